@@ -80,9 +80,10 @@ class DaskWorkers:
             if not given:
                 return
             future = next(ended)
-            done(given.pop(future.key), self._outcome(future))
+            task = given.pop(future.key)
+            done(task, self._outcome(future, task["function"]))
 
-    def _outcome(self, future: Any) -> Outcome:
+    def _outcome(self, future: Any, function: str) -> Outcome:
         from distributed.scheduler import KilledWorker
 
         if future.status == "finished":
@@ -91,7 +92,8 @@ class DaskWorkers:
             raise SourceUnavailable(f"EVERGREEN_ENGINE: the Dask scheduler at {self.address} is gone. Run it again")
         error = future.exception()
         if isinstance(error, KilledWorker):
-            return {"lost": f"{error} (was it killed for want of memory? The log of the worker says more)"}
+            why = "killed, by hand or by the system for want of memory: the log of the workers says more"
+            return {"lost": f"{function}: again and again, the worker of the cluster that did it died ({why})"}
         assert error is not None
         raise error
 
