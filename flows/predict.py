@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
 from flows.prefect_support.as_task import as_task
+from flows.prefect_support.progress import ProgressBar
 from tasks.ground.words import many
 from tasks.release.batch import batch
-
-EVERY_S = 3.0
-"""Seconds between two progress reports: each is a call to the server."""
 
 
 @flow(name="predict", flow_run_name="predict/{model}", description=__doc__)
@@ -41,32 +37,17 @@ def predict(
         keep: columns of the source, beside id, time and label, that are copied to the answers; `*`: every one that is
             no feature.
     """
-    log, progress = get_run_logger().info, _ProgressBar(model)
+    log = get_run_logger().info
+    bar = ProgressBar(f"predict-{model}", "nothing scored yet", log)
+
+    def progress(share: float, result: batch.BatchResult) -> None:
+        bar.show(share, f"{share:.0%}: {many(result.rows, 'row')}, {result.refused:,} of them refused")
+
     scoring = as_task(batch.score, f"score {source}")
     result = scoring(model, source, to or None, version, chunk, keep or [], log=log, progress=progress)
     _publish(model, result)
     result.raise_for_failures()
     return Completed(message=str(result))
-
-
-class _ProgressBar:
-    """Progress of a batch: a bar in the UI, and a line in the log now and then."""
-
-    def __init__(self, model: str) -> None:
-        key = f"predict-{model.replace('_', '-')}"
-        artifact = create_progress_artifact(0.0, key=key, description="nothing scored yet")
-        assert isinstance(artifact, UUID)  # it is a coroutine only where there is a loop
-        self.artifact = artifact
-        self.log = get_run_logger().info
-        self.updated = time.monotonic()
-
-    def __call__(self, share: float, result: batch.BatchResult) -> None:
-        now = time.monotonic()
-        if share >= 1 or now - self.updated >= EVERY_S:
-            self.updated = now
-            text = f"{share:.0%}: {many(result.rows, 'row')}, {result.refused:,} of them refused"
-            update_progress_artifact(self.artifact, share * 100, description=text)
-            self.log(text)
 
 
 def _publish(model: str, result: batch.BatchResult) -> None:

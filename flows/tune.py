@@ -5,25 +5,21 @@ It trains, judges and promotes nothing. `evergreen tune` is the same at a termin
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import Field
 
 from flows.prefect_support.as_task import as_task
+from flows.prefect_support.progress import ProgressBar
 from tasks.ground import params
 from tasks.lifecycle import tune as tuning
 from tasks.lifecycle import tune_report
 from tasks.lifecycle.tune_result import TuneResult
 from tasks.training.tuning.study import StudyProgress
-
-EVERY_S = 3.0
-"""Seconds between two progress reports: each is a call to the server."""
 
 
 @flow(name="tune", flow_run_name="tune/{model}", description=__doc__)
@@ -40,29 +36,17 @@ def tune(
         model: a name below `models` in params.yaml.
         trials: how many points of the space are tried; empty: as params.yaml has it.
         budget_s: CPU seconds of all fits; empty: as params.yaml has it.
-        workers: processes that fit; empty: as many as cores are free.
+        workers: processes of this machine that fit; empty: as EVERGREEN_ENGINE says.
         configured: a search to run in place of the one in params.yaml (`models.<model>.tune`).
     """
     request = tuning.TuneRequest(trials, budget_s, workers, configured)
+    bar = ProgressBar(f"tune-progress-{model}", "the present parameters come first")
+
+    def tell(progress: StudyProgress) -> None:
+        bar.show(progress.trials / progress.of, str(progress))
+
     search = as_task(tuning.run, f"search hyper-parameters of {model}")
-    result: TuneResult = search(model, params.load(), request, tell=_StudyBar(model), log=get_run_logger().info)
+    result: TuneResult = search(model, params.load(), request, tell=tell, log=get_run_logger().info)
     key = f"tune-{model.replace('_', '-')}"
     create_markdown_artifact(key=key, markdown=tune_report.markdown(result), description=result.sentence())
     return Completed(message=result.sentence())
-
-
-class _StudyBar:
-    """StudyProgress of a study: a bar in the UI."""
-
-    def __init__(self, model: str) -> None:
-        key = f"tune-progress-{model.replace('_', '-')}"
-        artifact = create_progress_artifact(0.0, key=key, description="the present parameters come first")
-        assert isinstance(artifact, UUID)  # it is a coroutine only where there is a loop
-        self.artifact = artifact
-        self.updated = time.monotonic()
-
-    def __call__(self, progress: StudyProgress) -> None:
-        now = time.monotonic()
-        if progress.trials == progress.of or now - self.updated >= EVERY_S:
-            self.updated = now
-            update_progress_artifact(self.artifact, progress.trials * 100 / progress.of, description=str(progress))

@@ -19,6 +19,7 @@ import models
 from tasks.ground import settings
 
 os.environ.update(settings.arithmetic())  # before numpy is imported
+os.environ["EVERGREEN_ENGINE"] = "local:1"  # what a test replaces in this process is not replaced in a worker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

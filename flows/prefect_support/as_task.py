@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import wraps
 from logging.handlers import RotatingFileHandler
 from typing import Any
 
@@ -18,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 
-from flows.prefect_support import api
+from flows.prefect_support import api, progress
 from tasks.ground import leases, paths
 from tasks.ground.errors import EvergreenError
 from tasks.journal import journal
@@ -46,7 +47,13 @@ def as_task(step: Callable[..., Any], name: str, retries: int = 0) -> Callable[.
         retry_condition_fn=_may_pass,
         cache_policy=NO_CACHE,
     )
-    return wrap(step)
+
+    @wraps(step)
+    def shown(*arguments: Any, **named: Any) -> Any:
+        with progress.of_engine():
+            return step(*arguments, **named)
+
+    return wrap(shown)
 
 
 def _may_pass(_task: object, _run: object, state: State[Any]) -> bool:

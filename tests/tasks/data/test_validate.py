@@ -20,10 +20,11 @@ import yaml
 from models import upstream
 from tasks.data import expectations, validate
 from tasks.data.validation_report import ExpectationResult, Report
+from tasks.engine import engine, local
 from tasks.ground import files, settings
 from tasks.ground.errors import ContractError, DataMissing, StageFailed
 from tasks.tables import contract, table_files
-from tests.conftest import REPOSITORY, Project
+from tests.conftest import REPOSITORY, Project, write_readings
 from tests.tasks.data.conftest import Put, month, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_:DeprecationWarning")  # Great Expectations imports it
@@ -328,3 +329,17 @@ def _calls(work: Callable[[], object]) -> int:
     profile = cProfile.Profile()
     profile.runcall(work)
     return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]  # typeshed lacks it
+
+
+@pytest.mark.slow
+def test_several_workers_check_as_this_process_does(small: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same reports in the same order, of the refused too; what is known is not given to anybody."""
+    every = [write_readings(small.root, month) for month in range(1, 7)]
+    every[2].write_text(every[2].read_text().replace("north", "nowhere", 3))
+    alone = validate.check_all({"readings": every}, "tiny")
+    assert [report.passed for report in alone].count(False) == 1
+    shutil.rmtree(files.memos())
+    monkeypatch.setenv(engine.SETTING, "local:2")
+    assert validate.check_all({"readings": every}, "tiny") == alone
+    monkeypatch.setattr(local.LocalWorkers, "_start", lambda _: pytest.fail("everything is known"))
+    assert validate.check_all({"readings": every}, "tiny") == alone
