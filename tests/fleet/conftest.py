@@ -69,8 +69,8 @@ def database() -> Iterator[Database]:
 
 @pytest.fixture
 def fleet(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
-    """Leases of this process, and of those that it starts, are in the database; they last two seconds."""
+    """Leases of this process, and of those that it starts, are in the database; they last four seconds."""
     monkeypatch.setenv(leases.ADDRESS, database.address)
-    monkeypatch.setenv(leases.SECONDS, "2")
+    monkeypatch.setenv(leases.SECONDS, "4")
     monkeypatch.setenv(leases.FLEET, "tests")  # CI's clone has no whole history
     return database

@@ -17,6 +17,7 @@ from tasks.ground import leases, settings
 from tasks.ground.errors import Mistake, SourceUnavailable
 from tasks.ground.leases import LeaseLost
 from tests.conftest import REPOSITORY
+from tests.deployments.conftest import PATIENCE
 from tests.fleet.conftest import Database
 
 pytestmark = pytest.mark.group("team", "psycopg")
@@ -50,13 +51,12 @@ class Machine:
         command = [sys.executable, "-c", HOLDER, str(folder), folder.name]
         self.process = subprocess.Popen(command, cwd=REPOSITORY)
 
-    def wait_for(self, name: str, seconds: float = 20) -> float:
-        """Until a file is there; gives the seconds."""
+    def wait_for(self, name: str, seconds: float = 60) -> None:
+        """Until a file is there."""
         begin = time.monotonic()
         while not (self.folder / name).exists():
-            assert time.monotonic() - begin < seconds, f"{self.folder.name} did not come to {name}"
+            assert time.monotonic() - begin < seconds * PATIENCE, f"{self.folder.name} did not come to {name}"
             time.sleep(0.02)
-        return time.monotonic() - begin
 
     def write(self) -> None:
         """Have it write."""
@@ -96,7 +96,7 @@ def test_one_machine_at_a_time_holds_a_lease(start: Start) -> None:
     (before,) = leases.live()
     assert "first" in before.holder
     second = start("second")
-    time.sleep(3)  # longer than a lease lasts: the first one renews
+    time.sleep(5)  # longer than a lease lasts: the first one renews
     assert not second.holds()
     first.write()
     second.wait_for("holds")
@@ -111,7 +111,7 @@ def test_what_a_stopped_holder_writes_late_is_refused(start: Start) -> None:
     first.wait_for("holds")
     os.kill(first.process.pid, signal.SIGSTOP)
     second = start("second")
-    assert second.wait_for("holds") < 15
+    second.wait_for("holds")
     first.write()
     os.kill(first.process.pid, signal.SIGCONT)
     first.wait_for("refused")
@@ -126,7 +126,7 @@ def test_a_killed_holder_loses_its_lease(start: Start) -> None:
     first = start("first")
     first.wait_for("holds")
     first.process.kill()
-    assert start("second").wait_for("holds") < 15
+    start("second").wait_for("holds")
 
 
 def test_a_lease_outlives_a_restart_of_the_database(start: Start, fleet: Database) -> None:
@@ -134,7 +134,7 @@ def test_a_lease_outlives_a_restart_of_the_database(start: Start, fleet: Databas
     first = start("first")
     first.wait_for("holds")
     fleet.control("restart")
-    time.sleep(3)
+    time.sleep(5)
     first.write()
     first.wait_for("written")
 
@@ -143,7 +143,7 @@ def test_nobody_takes_over_in_the_middle_of_a_write(here: Path, start: Start) ->
     """A write that takes longer than the lease lasts: the row stays locked until it is done."""
     with leases.hold("train-tiny", print, "here"), leases.fenced():
         other = start("other")
-        time.sleep(3.5)
+        time.sleep(5)
         assert not other.holds()
         with leases.fenced():  # within another: nothing to wait for
             pass

@@ -54,7 +54,7 @@ def test_a_delivery_is_trained_on_whatever_is_killed_meanwhile(platform: Platfor
     run = until(lambda: platform.runs("train")[: -before or None], what="a training")[0]
     for name in ("worker", "forkserver", "prefect", "mlflow", "watch"):
         os.kill(platform.service(name), signal.SIGKILL)
-    until(lambda: platform.console().count("answers again") == 5, 120, "every service answers again")
+    until(lambda: platform.console().count("answers again") == 5, what="every service answers again")
     ended = until(lambda: [one for one in platform.runs("train") if one["id"] == run["id"] and one["end_time"]])
     assert ended[0]["state_name"] == "Completed"
     assert "challenger" in ended[0]["state"]["message"]

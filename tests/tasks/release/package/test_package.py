@@ -22,6 +22,7 @@ from tasks.modelling import rows
 from tasks.release.package import alone, package
 from tasks.runtime import skops_io
 from tasks.training import train
+from tests.conftest import copy_project
 from tests.release_root import make_project, project_at
 
 MODEL = "hourly_departures"  # with quantiles and an estimator of its own: the one that could go wrong
@@ -42,8 +43,7 @@ def packaged(tmp_path_factory):
 @pytest.fixture
 def project(packaged, tmp_path):
     """A copy of that project, to be changed."""
-    root = tmp_path / "project"
-    shutil.copytree(packaged, root)
+    root = copy_project(packaged, tmp_path / "project")
     with project_at(root):
         yield root
 
