@@ -96,6 +96,7 @@ def test_one_machine_at_a_time_holds_a_lease(start: Start) -> None:
     (before,) = leases.live()
     assert "first" in before.holder
     second = start("second")
+    second.wait_for("waits")
     time.sleep(5)  # longer than a lease lasts: the first one renews
     assert not second.holds()
     first.write()
@@ -173,7 +174,7 @@ def test_who_waits_outlives_a_restart_of_the_database_too(start: Start, fleet: D
     first = start("first")
     first.wait_for("holds")
     second = start("second")
-    time.sleep(1.5)
+    second.wait_for("waits")
     fleet.control("stop")
     time.sleep(2.5)
     fleet.control("start")
