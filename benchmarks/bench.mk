@@ -1,5 +1,5 @@
 # The measurements, and what only the platform's own checkout has; the Makefile includes it where it is there.
-.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-tune bench-backtest bench-scale bench-soak docs
+.PHONY: bench-cycle bench-serving bench-swaps bench-canary bench-monitor bench-throughput bench-texts bench-tune bench-backtest bench-scale bench-trace bench-soak docs
 
 bench-cycle: $(READY)  ## a cycle against a bare script, side by side
 	@python -m benchmarks.cycle
@@ -33,6 +33,9 @@ bench-backtest: $(READY)  ## a year of flights lived through under each retrain 
 
 bench-scale: $(READY)  ## batch scoring beside a plain loop: CPU, memory, bytes written; after make run, two minutes
 	@python -m benchmarks.scale
+
+bench-trace: $(READY)  ## stories of predictions in a warm process, and who was live at 100,000 instants; after make run, two minutes
+	@python -m benchmarks.trace
 
 bench-soak: $(READY)  ## the loop under 200 random schedules of events and kills, half an hour or more (SEED=1000 for others)
 	@python -m tests.loop.soak --schedules 200 --kills 200 --seed $(or $(SEED),1) --every registry,settled,books

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,8 @@ from tasks.release.registry import registry, tracking, verdict_records, version_
 from tasks.runtime import answer_columns
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tasks.release.gate.verdict import Verdict
 
 HEX = frozenset("0123456789abcdef")
@@ -234,15 +236,26 @@ def _read_row(path: Path, prediction_id: str) -> dict[str, Any] | None:
 
 def _label(model: str, row: str | None) -> dict[str, Any] | None:
     """The label of a row that a client has named, if it has come: from the newest rows that have it."""
-    from pyarrow import parquet
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
     for path in sorted((settings.BUILD / model / "rows").glob("*.parquet"), reverse=True) if row else ():
-        names = answer_columns.labels(parquet.read_schema(path).names)
-        if not names:  # an anomaly model may have none
+        rows = _labelled(path, files.state_of(path))
+        if rows is None:  # an anomaly model may have none
             return None
-        for labels in parquet.read_table(path, columns=names, filters=[("id", "=", row)]).to_pylist():
+        if (place := pc.index(rows["id"], pa.scalar(row, rows["id"].type)).as_py()) >= 0:
+            (labels,) = rows.drop_columns("id").slice(place, 1).to_pylist()
             return {"row": row, "value": labels.get("label", labels)}
     return None
+
+
+@lru_cache(maxsize=64)
+def _labelled(path: Path, state: object) -> pa.Table | None:  # noqa: ARG001 - what a change changes
+    """The ids and the labels of rows; None where they have none."""
+    from pyarrow import parquet
+
+    names = answer_columns.labels(parquet.read_schema(path).names)
+    return parquet.read_table(path, columns=["id", *names]) if names else None
 
 
 def _released(model: str, candidate: str, answered: int) -> tuple[str, float | None]:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,25 @@ def local_version(where: str) -> int:
     """The version of a table on this machine; −1 without one. Imports nothing."""
     versions = [path.stem for path in Path(where, "_delta_log").glob("*.json")]
     return max((int(version) for version in versions if version.isdigit()), default=-1)
+
+
+def snapshot(model: str) -> tuple[LogTable, list[DataFile]] | None:
+    """The table as it is now and its data files, to be read; opened once for as long as nothing is committed."""
+    where = location(model)
+    if not is_local(where):
+        table = LogTable.open(model)
+        return (table, table.files()) if table else None
+    return _snapshot(model, where, local_version(where))
+
+
+@lru_cache(maxsize=4)
+def _snapshot(
+    model: str,
+    where: str,  # noqa: ARG001 - the same name in another project is another table
+    version: int,  # noqa: ARG001 - what a commit changes
+) -> tuple[LogTable, list[DataFile]] | None:
+    table = LogTable.open(model)
+    return (table, table.files()) if table else None
 
 
 class LogTable:

@@ -242,9 +242,10 @@ def find(model: str, prediction_id: str) -> Logged | None:
         for log in lines:
             if logged := log.find(prediction_id):
                 return logged
-    if (table := LogTable.open(model)) is None:
+    if (opened := log_table.snapshot(model)) is None:
         return None
-    data_files = [f.path for f in table.files() if f.day in days and f.ids[0] <= prediction_id <= f.ids[1]]
+    table, known = opened
+    data_files = [f.path for f in known if f.day in days and f.ids[0] <= prediction_id <= f.ids[1]]
     for block in table.tables(data_files, ids=(prediction_id, prediction_id)):
         row = erasures.without(block.filter(pc.equal(block["id"], prediction_id)), orders)
         if len(row):
