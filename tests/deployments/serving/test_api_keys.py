@@ -13,6 +13,7 @@ import pytest
 from deployments.serving import api_keys
 from tasks.ground import paths, settings
 from tasks.ground.errors import Mistake
+from tasks.journal import journal
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,21 @@ def test_nobody_else_may_read_the_file() -> None:
     api_keys.add("shop")
     api_keys.add("app")
     assert paths.api_keys().stat().st_mode & 0o777 == 0o600
+
+
+def test_the_journal_says_who_made_and_removed_keys_and_holds_no_hash_of_one() -> None:
+    """Written down before it is so."""
+    key = api_keys.add("shop")
+    api_keys.remove("shop")
+    api_keys.open_to_all()
+    lines = journal.lines(journal.PLATFORM, "key")
+    assert [(line.what["name"], line.what["change"]) for line in lines] == [
+        ("shop", "added"),
+        ("shop", "removed"),
+        ("*", "open to all"),
+    ]
+    assert {line.who for line in lines} == {journal.account()}
+    assert hashlib.sha256(key.encode()).hexdigest() not in paths.journal(journal.PLATFORM).read_text()
 
 
 def test_two_keys_are_never_alike() -> None:

@@ -13,6 +13,7 @@ import pytest
 from deployments.cli import ATTENTION, main
 from tasks.ground import files
 from tasks.ground.errors import Mistake
+from tasks.journal import journal
 from tasks.monitoring import alarms
 from tasks.monitoring.intake import intake, service_counts
 from tasks.monitoring.quality import degradation
@@ -168,6 +169,9 @@ def test_a_person_acknowledges_an_alarm_at_a_terminal(model: str, capsys: pytest
     said = capsys.readouterr().out
     assert said.startswith("2013-04-09-temp-v3  drift, open since 2013-04-09\n  temp is 10 °F higher")
     assert said.endswith(": the sensor is being replaced\n")
+    opened, acknowledged = journal.lines(model, "alarm", "acknowledged")
+    assert (opened.what["key"], opened.what["change"]) == ("2013-04-09-temp-v3", "opened")
+    assert (acknowledged.what, acknowledged.why) == ({"key": "2013-04-09-temp-v3"}, "the sensor is being replaced")
 
 
 def test_an_alarm_that_is_not_there_is_a_mistake_with_a_hint(model: str, capsys: pytest.CaptureFixture[str]) -> None:
