@@ -13,7 +13,7 @@ from flows.prefect_support import announcements, api, events, triggers
 from flows.prefect_support.as_task import as_task, exclusive
 from tasks.data import git_sync, landing, quarantine, versions
 from tasks.ground import files, params, paths, settings
-from tasks.ground.words import many
+from tasks.ground.words import listed, many
 from tasks.lifecycle import trial_prepare
 
 
@@ -62,7 +62,13 @@ def _announce(config: params.Params) -> None:
     # killed before the note is written, the next run announces again and triggers nothing twice; a version that comes
     # back, as after a revert, is announced anew
     key = f"{version} after {announced.get('at') or f'nothing, by {settings.ROOT}'}"
-    runs = [_trigger(model, key) for model in sorted({model for name in changed for model in config.readers(name)})]
+    readers = sorted({model for name in changed for model in config.readers(name)})
+    runs = [_trigger(model, key) for model in readers]
+    if waiting := [model for model, run in zip(readers, runs, strict=True) if run == UNKNOWN]:
+        get_run_logger().info(
+            f"{listed(waiting, 3)} read what changed; with `evergreen up` an ingest triggers their trainings, and no "
+            f"training is registered with this Prefect server"
+        )
     events.data_version(version, changed)
     if UNKNOWN not in runs:  # the next run tries again
         announcements.write(version, datasets, [run for run in runs if run != PAUSED])
@@ -87,10 +93,6 @@ def _trigger(model: str, key: str) -> str:
         log(f"{model} reads what changed, but {error}")
         return PAUSED
     if run is None:
-        log(
-            f"{model} reads what changed; {title} is not registered with this Prefect server (`evergreen up` does "
-            f"that), and is triggered by the first ingest after that"
-        )
         return UNKNOWN
     log(f"{model} reads what changed: {title} is triggered, {api.run_url(run)}")
     return run

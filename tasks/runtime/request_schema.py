@@ -42,7 +42,7 @@ def request_row(features: Mapping[str, Mapping[str, Any]]) -> type[BaseModel]:
         features: name → type (feature_types.py has them), about, example; optional: unit, min, max, nullable,
             max_length (of a text), length (of a vector), timezone (of a datetime).
     """
-    fields: dict[str, Any] = {name: _field(feature) for name, feature in features.items()}
+    fields: dict[str, Any] = {name: _field(name, feature) for name, feature in features.items()}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", 'Field name ".*" .* shadows an attribute')  # a feature may be called copy
         return create_model("Row", __config__=strict(example_row(features)), **fields)
@@ -65,11 +65,11 @@ def example_row(features: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {name: _typed(feature, feature["example"]) for name, feature in features.items()}
 
 
-def _field(feature: Mapping[str, Any]) -> tuple[Any, Any]:
+def _field(name: str, feature: Mapping[str, Any]) -> tuple[Any, Any]:
     """Annotation and default of one field."""
     limited = _limited(feature)
     about = feature["about"] + (f" [{feature['unit']}]" if feature.get("unit") else "")
-    described: dict[str, Any] = {"description": about, "examples": [_typed(feature, feature["example"])]}
+    described: dict[str, Any] = {"title": name, "description": about, "examples": [_typed(feature, feature["example"])]}
     if feature.get("nullable"):
         return limited | None, Field(default=None, **described)
     return limited, Field(**described)

@@ -154,6 +154,25 @@ def test_anomaly_models_are_compared_by_how_they_rank(are_known: bool) -> None:
     assert (difference is not None and difference["high"] < -0.5) if are_known else difference is None
 
 
+def test_models_of_several_labels_are_compared_by_each_and_by_the_mean() -> None:
+    """One is off by 1 in heat, the other one in neither: the difference is of the mean over both labels."""
+    model = params.load(REPOSITORY / "params.yaml").model("hourly_departures")
+    model = model.model_copy(update={"task_": params.AskedTask.model_validate({"regression": ["heat", "cold"]})})
+    model = model.model_copy(update={"gate": model.gate.model_copy(update={"loss": "absolute"})})
+    label = np.arange(200.0)
+    rows = pd.DataFrame({"heat:label": label, "cold:label": label})
+    sides = [
+        Contender(name, pd.DataFrame({"heat:prediction": label + off, "cold:prediction": label}), None, None)
+        for name, off in (("off", 1.0), ("exact", 0.0))
+    ]
+    scorer = side_by_side._HoldoutScores(model, rows, np.ones(200, dtype=bool), np.arange(200) // 10)
+    columns = [scorer.column(Entry(side.candidate, "", Path(), Path()), side, {}, {}, sides[0]) for side in sides]
+    assert columns[0].metrics["mae:heat"]["value"] == 1
+    assert columns[0].metrics["mae:cold"]["value"] == 0
+    assert columns[1].difference is not None
+    assert columns[1].difference["value"] == pytest.approx(-0.5)
+
+
 def test_a_release_that_was_changed_is_refused(root: Path) -> None:
     """Its answers would be nobody's."""
     release = root / "build" / MODEL / "release"

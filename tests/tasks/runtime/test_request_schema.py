@@ -99,3 +99,13 @@ def test_the_example_of_every_shipped_model_is_valid(model):
     assert list(example) == list(features)
     assert request_schema.request_row(features).model_json_schema()["example"] == example
     assert request_schema.request_row(features).model_validate_json(json.dumps(example)).model_dump() == example
+
+
+def test_a_schema_calls_features_as_the_table_does() -> None:
+    """Pydantic's own titles are words of Python's: «Due At» of `due at`, «Due.At» of `due.at`."""
+    number = {"type": "number", "about": "Hours", "example": 1.0}
+    schema = request_schema.request_row({"due.at": number, "torque [Nm]": number}).model_json_schema()
+    assert {name: each["title"] for name, each in schema["properties"].items()} == {
+        "due.at": "due.at",
+        "torque [Nm]": "torque [Nm]",
+    }
