@@ -31,7 +31,7 @@ bench-families: $(READY)  ## LightGBM and XGBoost behind the router, beside MLSe
 bench-backtest: $(READY)  ## a year of flights lived through under each retrain policy, side by side
 	@bin/evergreen backtest --source upstream --page docs/benchmarks/backtest.md --picture docs/pictures/backtest.png
 
-bench-scale: $(READY)  ## batch scoring beside a plain loop: CPU, memory, bytes written; after make run, two minutes
+bench-scale: $(READY)  ## batch scoring beside a plain loop, a history by one and by two workers; after make run, five minutes
 	@python -m benchmarks.scale
 
 bench-trace: $(READY)  ## stories of predictions in a warm process, and who was live at 100,000 instants; after make run, two minutes

@@ -2,15 +2,18 @@
 
 A function per measure, each in processes of its own. Batch scoring: rows of flights, repeated up to the size asked for,
 scored by `evergreen`'s batch and by a plain loop, `predict_proba` over Arrow batches, with the same release on the same
-machine. The loop checks nothing, and writes nothing but the probabilities.
+machine. The loop checks nothing, and writes nothing but the probabilities. Engine: a history of three years is
+validated and prepared by one process, and by two workers.
 
-    python -m benchmarks.scale [--rows 300000]
+    python -m benchmarks.scale [--rows 300000] [--only engine]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -50,6 +53,17 @@ with parquet.ParquetWriter(Path(sys.argv[3]) / "answers.parquet", schema, compre
         writer.write_table(pa.table({"p": p}, schema))
 """
 
+STAGE = """
+import sys
+from tasks.ground import settings
+settings.apply()
+from tasks import steps
+steps.run(sys.argv[1], [sys.argv[2]])
+"""
+
+YEARS = (2010, 2011, 2013)
+"""No leap years: February has as many days as the data that stand for it."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -65,10 +79,10 @@ class Cost:
     """MB that stay."""
 
 
-def cost(code: str, arguments: list[str], to: Path) -> Cost:
+def cost(code: str, arguments: list[str], to: Path, cwd: Path = settings.ROOT, **variables: str) -> Cost:
     """Run a script in an interpreter of its own, and measure it and its children; what it leaves is in `to`."""
-    begun = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=settings.ROOT, stdout=subprocess.DEVNULL)
+    begun, command = time.monotonic(), [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **variables}, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
@@ -120,7 +134,47 @@ def flights(path: Path, count: int) -> Path:
     return path
 
 
-MEASURES: dict[str, Callable[[Path, int], list[str]]] = {"batch": batch_scoring}
+def engine(root: Path, _rows: int) -> list[str]:
+    """The lines of the table: a history is validated and prepared by this process alone, and by two workers.
+
+    Cores busy are CPU seconds by seconds: beside other work, two workers cannot have two cores.
+    """
+    lines, hashes = [], set()
+    for url in ("local:1", "local:2"):
+        project = history(root / url.replace(":", "-"))
+        variables = {"EVERGREEN_ENGINE": url, "EVERGREEN_ROOT": str(project), "PYTHONPATH": str(project)}
+        for stage in ("validate", "prepare"):
+            took = cost(STAGE, [stage, MODEL], project / "build", project, **variables)
+            busy = took.cpu / took.wall
+            lines.append(f"| {stage} | {url} | {took.cpu:.1f} | {took.wall:.1f} | {busy:.2f} | {took.peak:.0f} |")
+        hashes.add(files.digest(files.tree(project / "build" / MODEL)))
+    same = "the same bytes" if len(hashes) == 1 else "OTHER BYTES"
+    head = [
+        "| engine | EVERGREEN_ENGINE | CPU s | wall s | cores busy | peak MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    return [*head, *lines, f"\n{12 * len(YEARS)} partitions of each dataset; {same} by either."]
+
+
+def history(root: Path) -> Path:
+    """A copy of this project with the year of flights and weather over and over, and nothing made of it."""
+    from models import upstream
+
+    for name in ("tasks", "models", "locks"):
+        shutil.copytree(settings.ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "requirements.lock"):
+        shutil.copyfile(settings.ROOT / name, root / name)
+    shutil.copytree(settings.BUILD / MODEL / "environment", root / "build" / MODEL / "environment")
+    for dataset in upstream.DATASETS:
+        (root / "data" / dataset).mkdir(parents=True)
+        for name, content in (upstream.deliver(dataset, partition) for partition in upstream.partitions()):
+            for year in YEARS:
+                target = root / "data" / dataset / name.replace("2013", str(year))
+                target.write_bytes(re.sub(rb"(?m)(^|,)2013([,-])", rb"\g<1>%d\g<2>" % year, content))
+    return root
+
+
+MEASURES: dict[str, Callable[[Path, int], list[str]]] = {"batch": batch_scoring, "engine": engine}
 
 
 def main() -> None:

@@ -132,4 +132,7 @@ def _refuse_another(task: Task) -> None:
             + (": the code or the lock there is another" if task["root"] == str(settings.ROOT) else "")
             + ". Start it in the project's folder, which all machines share, with the same commit"
         )
-    arithmetic.refuse_other()
+    try:
+        arithmetic.refuse_other()
+    except EnvironmentDiffers as error:
+        raise EnvironmentDiffers(f'start the Dask worker after `eval "$(evergreen env)"`: {error}') from None
