@@ -969,11 +969,41 @@ def doctor(as_json: Json = False) -> int:
 
 
 @command("up --detach", PLATFORM)
-def up(detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False) -> int:
+def up(
+    detach: Annotated[bool, Option("--detach", help="In the background; returns when it is ready.")] = False,
+    only: Annotated[
+        str | None, Option(metavar="SERVICES", help="Of this machine, such as worker,router (EVERGREEN_SERVICES).")
+    ] = None,
+) -> int:
     """Start the platform: Prefect, a worker, MLflow, the router, the watcher. Ctrl-C ends it."""
-    from deployments.local import supervisor
+    from deployments.local import services, supervisor
 
+    if only is not None:
+        os.environ[services.CHOSEN] = only
     return supervisor.detach() if detach else supervisor.up()
+
+
+@command("backup ../evergreen-2026-12-01", PLATFORM)
+def backup(
+    to: Annotated[str, Argument(parser=_target, metavar="FOLDER", help="That is not there yet.")],
+) -> None:
+    """Copy the project, code, data and state, to a folder, while the platform runs; flows wait meanwhile."""
+    from deployments.tools import backup
+
+    for line in backup.backup(Path(to).resolve()):
+        print(line)
+
+
+@command("restore ../evergreen-2026-12-01 ../evergreen", PLATFORM)
+def restore(
+    source: Annotated[str, Argument(parser=_source, metavar="BACKUP", help="Made by evergreen backup.")],
+    to: Annotated[str, Argument(parser=_target, metavar="FOLDER", help="That is not there yet.")],
+) -> None:
+    """Copy a backup to a folder, and compare every file with what the backup held."""
+    from deployments.tools import backup
+
+    for line in backup.restore(Path(source).resolve(), Path(to).resolve()):
+        print(line)
 
 
 @command("down", PLATFORM)

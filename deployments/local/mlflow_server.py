@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from tasks.ground import paths
+from tasks.release.registry import mlflow_store
 
 
 def main() -> None:
@@ -13,15 +13,12 @@ def main() -> None:
 
     One worker, no job runner: 2 processes rather than 15.
     """
-    store = os.environ["MLFLOW_BACKEND_STORE_URI"]
+    store, artifacts = os.environ["MLFLOW_BACKEND_STORE_URI"], mlflow_store.artifact_root()
     if store.startswith("sqlite:///"):
-        from tasks.release.registry.mlflow_store import prepare
-
         os.environ["MLFLOW_TRACKING_URI"] = store
-        prepare()
+        mlflow_store.prepare()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", os.environ["MLFLOW_PORT"]]
-    command += ["--workers", "1", "--backend-store-uri", store]
-    command += ["--default-artifact-root", paths.mlflow_artifacts().as_uri(), "--no-serve-artifacts"]
+    command += ["--workers", "1", "--default-artifact-root", artifacts, "--no-serve-artifacts"]
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
 
 

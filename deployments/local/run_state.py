@@ -20,13 +20,14 @@ NOTE_SECONDS = 5.0  # how long a platform that starts may take to write its note
 
 
 def read_note() -> dict[str, Any]:
-    """`pid`, whether it is `ready`, and the process of each of its `services`; nothing, where there is no note."""
+    """`pid`, whether it is `ready`, the process of each of its `services`, and which were `chosen`."""
     return files.read_state(_note(), dict[str, Any]())
 
 
 def write_note(ready: bool = False, services: dict[str, int] | None = None) -> None:
     """Note that this process keeps the platform up."""
-    note = {"pid": os.getpid(), "ready": ready, "services": services or {}}
+    chosen = os.environ.get("EVERGREEN_SERVICES", "")
+    note = {"pid": os.getpid(), "ready": ready, "services": services or {}, "chosen": chosen}
     if read_note() != note:
         files.write_json(_note(), note)
 

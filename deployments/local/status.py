@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from deployments.local import run_state
+from deployments.local import run_state, services
 from deployments.local.services import HEARTBEAT, local_services
 from deployments.orchestration import blockers
 from deployments.orchestration.automations import notify_url
@@ -72,7 +73,9 @@ def read() -> PlatformStatus:
     pid = run_state.find_supervisor()
     if pid is None:
         return PlatformStatus(is_up=False, blockers=_without_models())
-    pids, since = run_state.read_note().get("services", {}), datetime.now(UTC) - HEARTBEAT
+    note, since = run_state.read_note(), datetime.now(UTC) - HEARTBEAT
+    pids = note.get("services", {})
+    os.environ.setdefault(services.CHOSEN, note.get("chosen", ""))
     health = [
         ServiceHealth(service.name, service.answers(since), pids.get(service.name), service.about)
         for service in local_services()

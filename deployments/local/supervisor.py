@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from deployments.local import run_state
 from deployments.local.console import Console
-from deployments.local.services import LocalService, environment, local_services
+from deployments.local.services import LocalService, environment, local_services, refuse_silence
 from deployments.local.supervised_service import SupervisedService, Supervision
 from deployments.watching import crash_recovery
 from flows.prefect_support import api
-from tasks.ground import http, log_rotation, params, paths, process_tags, settings
-from tasks.ground.errors import EvergreenError, Mistake, WorldError
+from tasks.ground import http, leases, log_rotation, params, paths, process_tags, settings
+from tasks.ground.errors import EvergreenError, Mistake, SourceUnavailable, WorldError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -51,6 +51,7 @@ def up() -> int:
     if count := process_tags.end_all():
         console.event("stack", f"{count} processes of a platform that was killed were still running, and were ended")
     services = local_services()
+    _look_elsewhere(services, console)
     _refuse_taken_ports(services)
     return asyncio.run(Supervisor(services, console, lock).run())
 
@@ -93,6 +94,16 @@ def down() -> int:
         raise WorldError(f"process {pid} does not end. See {paths.logs()}")
     print("the platform is down")
     return 0
+
+
+def _look_elsewhere(services: list[LocalService], console: Console) -> None:
+    """Servers of other machines that do not answer end a start, but for that of a machine whose router can serve."""
+    try:
+        refuse_silence()
+    except SourceUnavailable as error:
+        if not any(service.serves for service in services):
+            raise
+        console.event("stack", f"{error}. The router serves meanwhile", bad=True)
 
 
 def _refuse_taken_ports(services: list[LocalService]) -> None:
@@ -197,12 +208,15 @@ class Supervisor:
             self.console.event("stack", f"ready after {waited:.0f} s. Ctrl-C ends everything")
             if not os.environ.get("EVERGREEN_NOTIFY_URL"):
                 self.console.event("stack", "nobody is notified of failures: EVERGREEN_NOTIFY_URL is not set")
-        elif waited > READY_SECONDS:
+        elif waited > READY_SECONDS and not (self._serves() and leases.is_fleet()):
             raise WorldError(f"after {READY_SECONDS} s there was no answer from {late}. Logs: {paths.logs()}")
         elif waited > self._reported + REPORT_SECONDS:
             self._reported = waited
             reason = f"this machine is busy, or see {paths.logs()}"
             self.console.event("stack", f"waits for {late}, for {waited:.0f} s: {reason}")
+
+    def _serves(self) -> bool:
+        return any(service.service.serves and service.answers for service in self.services)
 
     def _restore_run_state(self) -> None:
         """Somebody may have removed var: the next `up`, `down` or `status` must find this process all the same."""
@@ -232,13 +246,14 @@ class Supervisor:
 
     def _interrupt(self) -> None:
         """End the flow runs at once, each of which may be killed anywhere, and report that before the server ends."""
+        here = crash_recovery.local_processes().runs
         for starter in ("worker", "forkserver"):
             process_tags.kill_service(starter, keep=self._pids().values())
-        if not any(service.name == "prefect" and service.answers for service in self.services):
+        if not all(service.answers for service in self.services if service.name == "prefect"):
             return
         try:
             with api.patience(2):
-                names = crash_recovery.interrupt()
+                names = crash_recovery.interrupt(here if leases.is_fleet() else None)
             if names:
                 self.console.event("stack", f"interrupted, to go on with the next evergreen up: {', '.join(names)}")
         except EvergreenError as error:

@@ -6,7 +6,6 @@ in the UI keeps that (docs/decisions/schedules.md). Models that are gone lose th
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -14,9 +13,9 @@ from importlib import import_module
 from typing import Any
 
 from deployments.orchestration import automations, flow_run
-from deployments.orchestration.work_pool import POOL
+from deployments.orchestration.work_pool import POOL, SERVING
 from flows.prefect_support import announcements, api, events
-from tasks.ground import addresses, exit_codes, files, params, paths, settings
+from tasks.ground import addresses, exit_codes, files, leases, params, paths, settings
 
 TAG = "evergreen"  # marks what this module made, and so may remove
 OURS = {"tags": {"all_": [TAG]}}  # the API's filter for it
@@ -25,6 +24,10 @@ CONCURRENCY = {"collision_strategy": "ENQUEUE", "grace_period_seconds": 900}
 """A run that comes while another is at work waits, as that one may have looked already. A run keeps its place this long
 until its process has started: on a busy machine that takes minutes, and Prefect would end a run that has lost its place
 (docs/decisions/triggers.md). Of one that gets no process at all, crash_recovery.py frees the place sooner."""
+
+
+NEED_ROUTER = ("rollout", "monitor")
+"""Flows that speak to a router, or read what its replicas have logged, on their own machine."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
 def deploy(config: params.Params, *, keep: bool = False) -> list[str]:
     """Bring the server's deployments and automations to what this checkout wants; gives a line per change."""
     lines, triggers, wanted = [], {}, deployments(config)
-    with files.lock("deploy"):
+    with leases.hold("deploy"):
         _ensure_work_pool()
         for deployment in wanted:
             id_, change = _ensure(deployment)
@@ -236,11 +239,12 @@ def _body(wanted: Deployment) -> dict[str, Any]:
         "parameter_openapi_schema": _form(wanted),
         "enforce_parameter_schema": True,
         "work_pool_name": POOL,
+        "work_queue_name": SERVING if wanted.flow in NEED_ROUTER else "default",
         "entrypoint": f"flows/{wanted.flow}.py:{wanted.flow}",
-        "path": str(settings.ROOT),
+        "path": ".",  # of the worker, which stands in its checkout: each machine may have it elsewhere
         "job_variables": {
-            "working_dir": str(settings.ROOT),
-            "command": f"{shlex.quote(sys.executable)} -m deployments.orchestration.flow_run{aside}",
+            "working_dir": ".",
+            "command": f"python -m deployments.orchestration.flow_run{aside}",
             "stream_output": False,
         },
         "concurrency_limit": 1,

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import socket
+import zlib
 from datetime import datetime
 from typing import Any
 
 from flows.prefect_support import api
+from tasks.ground import leases, settings
 
 POOL = "evergreen"
 
-WORKER = "local"  # the worker's name in that pool
+SERVING = "serving"
+"""The queue of what has to run beside a router: other workers of a fleet do not ask for it."""
+
+
+def worker() -> str:
+    """The worker's name in that pool; in a fleet each machine and checkout has one of its own."""
+    if not leases.is_fleet():
+        return "local"
+    return f"{socket.gethostname()}-{zlib.crc32(str(settings.ROOT).encode()):08x}"
 
 
 def worker_answers(since: datetime) -> bool:
@@ -19,7 +30,8 @@ def worker_answers(since: datetime) -> bool:
             workers = api.call(f"/work_pools/{POOL}/workers/filter", {})
     except api.PrefectApiError:
         return False
-    beats = [worker["last_heartbeat_time"] for worker in workers if worker["name"] == WORKER]
+    name = worker()
+    beats = [each["last_heartbeat_time"] for each in workers if each["name"] == name]
     return any(datetime.fromisoformat(beat) >= since for beat in beats)
 
 

@@ -10,12 +10,17 @@ import sys
 import time
 from pathlib import Path
 
-from deployments.orchestration import registration
-from deployments.orchestration.work_pool import POOL, WORKER
+from deployments.orchestration import registration, work_pool
 from tasks.ground import exit_codes, http, params
 from tasks.ground.errors import ParamsError
 
 PAUSE_SECONDS = 2.0  # between two looks at a params.yaml that cannot be read
+
+ASIDE = "--no-router"
+"""No router runs on this machine: what needs one is left to other workers."""
+
+PREFECT_SECONDS = 60.0
+"""How long a worker waits for a Prefect server of another machine."""
 
 MLFLOW_SECONDS = 60.0
 """How long a worker waits for MLflow: a flow that is due at once needs it. Later, a run waits by its retries."""
@@ -24,13 +29,18 @@ MLFLOW_SECONDS = 60.0
 @exit_codes.command
 def main() -> int:
     """Register, then become the worker. Returns only when the Prefect server does not answer."""
+    http.wait_until(lambda: http.answers(f"{os.environ['PREFECT_API_URL']}/health"), PREFECT_SECONDS)
     _register()
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
         http.wait_until(lambda: http.answers(f"{store}/health"), MLFLOW_SECONDS)
     sys.stdout.flush()
-    worker = str(Path(sys.executable).parent / "prefect")
-    command = [worker, "worker", "start", "--pool", POOL, "--type", "process", "--name", WORKER]
+    commands = Path(sys.executable).parent
+    os.environ["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"  # flow runs are started as `python`
+    worker = str(commands / "prefect")
+    command = [worker, "worker", "start", "--pool", work_pool.POOL, "--type", "process", "--name", work_pool.worker()]
+    if ASIDE in sys.argv[1:]:
+        command += ["--work-queue", "default"]
     return os.execv(worker, command)  # noqa: S606 - no shell is wanted
 
 

@@ -15,7 +15,7 @@ it again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,9 +85,13 @@ class CrashRecovery:
             raise
 
 
-def interrupt() -> list[str]:
-    """Report every active run as ended with the platform; gives their names. To be called when they were."""
-    runs = active_runs()
+def interrupt(here: Collection[str] | None = None) -> list[str]:
+    """Report every active run as ended with the platform; gives their names. To be called when they were.
+
+    Args:
+        here: the runs that were ended, where other machines have runs too.
+    """
+    runs = [run for run in active_runs() if here is None or run["id"] in here]
     for run in runs:
         state = triggers.INTERRUPTED
         reason = "the platform was ended (evergreen down): it goes on with the next evergreen up"

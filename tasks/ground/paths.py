@@ -76,6 +76,7 @@ monitoring = _of("monitoring/{}")
 monitoring_report = _of("monitoring/{}/report.json")
 
 # the local platform
+backup_list = _at("backup.json")
 run_folder = _at("run")
 registered_deployments = _at("run/registered.json")
 watcher_heartbeat = _at("run/watch.heartbeat")

@@ -147,6 +147,11 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or settings.environment()["MLFLOW_TRACKING_URI"]
 
 
+def artifact_root() -> str:
+    """Where files of new experiments go: what MLflow's own variable names, else a folder of this machine."""
+    return os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT") or paths.mlflow_artifacts().as_uri()
+
+
 def _sqlite_path() -> Path | None:
     address = uri()
     return Path(address.removeprefix("sqlite:///").partition("?")[0]) if address.startswith("sqlite:///") else None

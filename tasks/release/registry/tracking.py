@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tasks.ground import files, params, paths, settings, yaml_reader
+from tasks.ground import files, params, settings, yaml_reader
 from tasks.ground.git import Clone
 from tasks.journal import journal
 from tasks.release.package import package
-from tasks.release.registry.mlflow_store import Tolerating, connect, uri, with_retries
+from tasks.release.registry.mlflow_store import Tolerating, artifact_root, connect, uri, with_retries
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ def experiment_of(client: MlflowClient, name: str) -> str:
     """The id of the experiment: made when it is missing, restored when a person has deleted it."""
     experiment = _experiment(client, name)
     if experiment is None:
-        location = None if urlsplit(uri()).scheme in {"http", "https"} else (paths.mlflow_artifacts() / name).as_uri()
+        location = None if urlsplit(uri()).scheme in {"http", "https"} else f"{artifact_root()}/{name}"
         with Tolerating("RESOURCE_ALREADY_EXISTS"):  # another machine was faster
             return str(client.create_experiment(name, artifact_location=location, tags={EXPERIMENT: name}))
         experiment = client.get_experiment_by_name(name)
