@@ -166,6 +166,11 @@ def refuse_silence() -> None:
             addresses.read(setting, *schemes).refuse_silence(f"{todo}. `evergreen doctor` looks at every part")
 
 
+def shares_store() -> bool:
+    """Whether MLflow's store is a database that machines share."""
+    return _store().startswith("postgresql")
+
+
 def _is_shared(store: str) -> bool:
     return not store.startswith("sqlite")
 

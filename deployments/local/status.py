@@ -11,14 +11,15 @@ from typing import Any
 
 import psutil
 
-from deployments.local import run_state, services
+from deployments.local import fleet, run_state, services
 from deployments.local.services import HEARTBEAT, local_services
-from deployments.orchestration import blockers
+from deployments.orchestration import blockers, work_pool
 from deployments.orchestration.automations import notify_url
 from deployments.orchestration.work_pool import active_runs, flow_runs
 from flows.prefect_support import api
-from tasks.ground import files, params, paths, process_tags
+from tasks.ground import files, leases, params, paths, process_tags
 from tasks.ground.errors import EvergreenError
+from tasks.ground.words import many
 from tasks.monitoring import words
 from tasks.release.registry import desired_state
 
@@ -45,6 +46,7 @@ class PlatformStatus:
     megabytes: int = 0
     notifies: bool = False
     models: list[str] = field(default_factory=list)  # what the monitor says of each
+    fleet: list[str] = field(default_factory=list)  # its machines, leases and queue
     under_way: list[str] = field(default_factory=list)  # the runs that go on, and those that wait for them
     blockers: list[str] = field(default_factory=list)  # what keeps flows from running, each with the way back
 
@@ -65,7 +67,7 @@ class PlatformStatus:
         yield f"  {self.processes} processes, {self.megabytes:,} MB"
         nobody = "nobody is notified of failures: EVERGREEN_NOTIFY_URL is not set"
         yield f"  {'failures are sent to EVERGREEN_NOTIFY_URL' if self.notifies else nobody}"
-        yield from (f"  {line}" for line in (*self.models, *self.under_way, *self.blockers))
+        yield from (f"  {line}" for line in (*self.fleet, *self.models, *self.under_way, *self.blockers))
 
 
 def read() -> PlatformStatus:
@@ -91,7 +93,23 @@ def read() -> PlatformStatus:
         blocked, under_way = [str(error)], []
     models = [f"{model}: {line}" for model in params.load().models for line in _monitored(model)]
     processes = len(memory), round(sum(memory) / 1e6)
-    return PlatformStatus(True, health, *processes, bool(notify_url()), models, under_way, blocked)
+    return PlatformStatus(True, health, *processes, bool(notify_url()), models, _fleet(), under_way, blocked)
+
+
+def _fleet() -> list[str]:
+    """The machines that are up, who holds which lease, and how many runs are due; nothing on one machine alone."""
+    if not leases.is_fleet():
+        return []
+    try:
+        lines = [f"machine {each.name} is up: {each.services} (code {each.code})" for each in fleet.machines()]
+        alive = (leases.RUN, leases.MACHINE)
+        held = [lease for lease in leases.live() if not lease.name.startswith(alive)]
+        lines += [f"{lease.name} is held by {lease.holder} since {lease.since[:19]}" for lease in held]
+        with api.patience(0):
+            lines.append(f"{many(work_pool.due(), 'run')} due and not begun")
+    except EvergreenError as error:
+        return [f"the fleet cannot be seen: {error}"]
+    return lines
 
 
 def _without_models() -> list[str]:

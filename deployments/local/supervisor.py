@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deployments.local import run_state
+from deployments.local import fleet, run_state
 from deployments.local.console import Console
 from deployments.local.services import LocalService, environment, local_services, refuse_silence
 from deployments.local.supervised_service import SupervisedService, Supervision
@@ -153,7 +153,8 @@ class Supervisor:
         jobs = (self._until_signal(), self._watch(), *(service.keep_running() for service in self.services))
         tasks = [asyncio.create_task(job) for job in jobs]
         try:
-            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with fleet.announced(service.name for service in self.services):
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in ended:
                 task.result()
         except WorldError as error:

@@ -29,6 +29,8 @@ DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 MIGRATION = 0x45564752
 """The number of PostgreSQL's advisory lock that holds whoever makes the tables."""
 
+POLL_S = 0.5
+
 
 def main(arguments: list[str]) -> None:
     """Become `prefect server start` with these arguments, or `prefect server services start`."""
@@ -44,14 +46,19 @@ def main(arguments: list[str]) -> None:
 
 
 async def _make_tables(url: str) -> None:
-    """Make Prefect's tables, or bring them to its version, while no other process does."""
+    """Make Prefect's tables, or bring them to its version, while no other process does.
+
+    Who waits asks again and again: an index that is made concurrently waits for every statement that began before it,
+    and so for one that waits for this lock.
+    """
     import asyncpg  # type: ignore[import-untyped]
     from anyio import to_thread
     from prefect.server.database.alembic_commands import alembic_upgrade
 
     lock = await asyncpg.connect(url.replace("+asyncpg", "", 1))
     try:
-        await lock.execute("SELECT pg_advisory_lock($1)", MIGRATION)
+        while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", MIGRATION):
+            await asyncio.sleep(POLL_S)
         await to_thread.run_sync(alembic_upgrade)
     finally:
         await lock.close()

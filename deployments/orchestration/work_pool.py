@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import zlib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from flows.prefect_support import api
@@ -38,6 +38,13 @@ def worker_answers(since: datetime) -> bool:
 def flow_runs(which: dict[str, Any]) -> list[dict[str, Any]]:
     """The flow runs of the pool that a filter of the API selects."""
     return list(api.call("/flow_runs/filter", {"work_pools": {"name": {"any_": [POOL]}}, **which}))
+
+
+def due() -> int:
+    """How many runs of the pool should have begun by now."""
+    now = datetime.now(UTC).isoformat()
+    which = {"state": {"type": {"any_": ["SCHEDULED"]}}, "next_scheduled_start_time": {"before_": now}}
+    return int(api.call("/flow_runs/count", {"work_pools": {"name": {"any_": [POOL]}}, "flow_runs": which}))
 
 
 def active_runs() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from deployments.orchestration import registration, work_pool
-from tasks.ground import exit_codes, http, params
+from tasks.ground import addresses, exit_codes, http, params
 from tasks.ground.errors import ParamsError
 
 PAUSE_SECONDS = 2.0  # between two looks at a params.yaml that cannot be read
@@ -20,7 +20,7 @@ ASIDE = "--no-router"
 """No router runs on this machine: what needs one is left to other workers."""
 
 PREFECT_SECONDS = 60.0
-"""How long a worker waits for a Prefect server of another machine."""
+"""How often a worker tells that no Prefect server answers yet; it waits on: one of another machine may come late."""
 
 MLFLOW_SECONDS = 60.0
 """How long a worker waits for MLflow: a flow that is due at once needs it. Later, a run waits by its retries."""
@@ -29,7 +29,7 @@ MLFLOW_SECONDS = 60.0
 @exit_codes.command
 def main() -> int:
     """Register, then become the worker. Returns only when the Prefect server does not answer."""
-    http.wait_until(lambda: http.answers(f"{os.environ['PREFECT_API_URL']}/health"), PREFECT_SECONDS)
+    _wait_for_prefect()
     _register()
     store = os.environ["MLFLOW_TRACKING_URI"]
     if store.startswith("http"):
@@ -42,6 +42,12 @@ def main() -> int:
     if ASIDE in sys.argv[1:]:
         command += ["--work-queue", "default"]
     return os.execv(worker, command)  # noqa: S606 - no shell is wanted
+
+
+def _wait_for_prefect() -> None:
+    health = f"{os.environ['PREFECT_API_URL']}/health"
+    while not http.wait_until(lambda: http.answers(health), PREFECT_SECONDS):
+        print(f"waits for the Prefect server: {addresses.masked(health)} does not answer", flush=True)
 
 
 def _register() -> None:

@@ -21,7 +21,7 @@ from tasks.ground.words import listed, many
 MADE_AGAIN = (".venv", "build", "dvc_plots", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".dvc/tmp")
 STATE_MADE_AGAIN = (
     *("batch/incoming", "drafts", "dvc", "environments", "images", "incoming", "locks", "log", "memo", "reproduce"),
-    *("run", "status", "torn", "try", "backup.json"),
+    *("run", "status", "torn", "try", "backup"),
 )
 """Below var/ (docs/reference/state.md)."""
 
@@ -67,7 +67,7 @@ def restore(source: Path, to: Path) -> Iterator[str]:
 
 def _list(copy: Path) -> Path:
     """Path → SHA-256 of what a copy held, but for DVC's cache, whose names are hashes."""
-    return copy / "var" / paths.backup_list().name
+    return copy / "var" / paths.backup_list().relative_to(settings.VAR)
 
 
 def _next(to: Path) -> str:
@@ -89,16 +89,16 @@ def _still() -> ExitStack:
     """Wait for the flows under way, and have others wait: whatever writes more than one file holds one of these."""
     models = list(params.load().models)
     names = ["ingest", *(f"{flow}-{model}" for model in models for flow in ("train", "rollout", "monitor"))]
-    held = ExitStack()
+    stack = ExitStack()
     try:
         for name in names:
-            held.enter_context(leases.hold(name, who="evergreen backup"))
+            stack.enter_context(leases.hold(name, who="evergreen backup"))
         for model in models:
-            held.enter_context(files.lock(f"registry-{model}", who="evergreen backup"))
+            stack.enter_context(files.lock(f"registry-{model}", who="evergreen backup"))
     except BaseException:
-        held.close()
+        stack.close()
         raise
-    return held
+    return stack
 
 
 def _copy(source: Path, to: Path) -> int:

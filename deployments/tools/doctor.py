@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from deployments.local import fleet, services
 from flows.prefect_support import api
 from tasks.data import dvc_store, git_sync
-from tasks.ground import leases, locked_packages, params, settings
+from tasks.ground import addresses, leases, locked_packages, params, settings
 from tasks.ground.addresses import masked
 from tasks.ground.errors import EnvironmentDiffers, EvergreenError
 from tasks.ground.git import Clone
@@ -26,6 +28,11 @@ OLDEST_POSTGRESQL = (14, 9)
 
 CLOCK_S = 5.0
 """So far may a machine's clock be from the database's: leases do not depend on it, but times of requests do."""
+
+OLDEST_REDIS = (6, 2)
+
+BEAT_S = 60.0
+"""Prefect's background services have a heartbeat in Redis every few seconds."""
 
 LEAST_FREE = 5 * 2**30
 """Bytes."""
@@ -56,7 +63,11 @@ def examine(config: params.Params) -> Iterator[Finding]:
         ("disk", _disk),
         ("prefect", _prefect),
         ("mlflow", _mlflow),
+        *((("database", _prefect_database),) if os.environ.get(services.DATABASE) else ()),
+        *((("redis", _redis),) if os.environ.get(services.REDIS) else ()),
+        *((("artifacts", _artifacts),) if services.shares_store() else ()),
         ("leases", _leases),
+        *((("machines", _machines),) if leases.is_fleet() else ()),
         ("git", lambda: _git(config)),
         ("dvc remote", _remote),
         ("landing", lambda: _folder("landing", config.landing)),
@@ -109,6 +120,57 @@ def _mlflow() -> Finding:
             return len(client.search_experiments())
 
     return Finding("mlflow", f"{masked(mlflow_store.uri())} answers: {many(experiments(), 'experiment')}")
+
+
+def _prefect_database() -> Finding:
+    address = addresses.read(services.DATABASE, "postgresql")
+    version, has_tables = leases.look(services.DATABASE, "alembic_version")
+    state = f"{address.shown} is PostgreSQL {'.'.join(map(str, version))}"
+    if version < OLDEST_POSTGRESQL:
+        return Finding("database", state, "PostgreSQL 14.9 or newer is needed")
+    if not has_tables:
+        return Finding("database", f"{state}, without Prefect's tables", "evergreen up --only prefect makes them")
+    return Finding("database", f"{state}, with Prefect's tables")
+
+
+def _redis() -> Finding:
+    """Prefect's messages are streams, which Redis has since 5.0, and taken over from the dead since 6.2."""
+    import redis
+
+    address = addresses.read(services.REDIS, "redis", "rediss")
+    try:
+        with redis.Redis.from_url(address.url, socket_timeout=5, socket_connect_timeout=5) as client:
+            info = client.info()
+            beats = client.zcount("prefect:workers", time.time() - BEAT_S, "+inf")
+    except redis.RedisError as error:
+        why = masked(one_line(error), address.url)
+        return Finding("redis", f"{address.shown}: {why}", f"start it, or correct {services.REDIS}")
+    version, policy = info["redis_version"], info.get("maxmemory_policy", "noeviction")
+    state = f"{address.shown} is Redis {version}"
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_REDIS:
+        return Finding("redis", state, "Redis 6.2 or newer is needed: Prefect's messages are streams")
+    if policy != "noeviction":
+        return Finding("redis", f"{state}, maxmemory-policy {policy}", "noeviction: messages would be dropped")
+    if not beats:
+        return Finding("redis", f"{state}, and no background services use it", "evergreen up --only background")
+    return Finding("redis", f"{state}, {many(beats, 'background service')} at work")
+
+
+def _artifacts() -> Finding:
+    root = os.environ.get(services.ARTIFACTS)
+    if not root:
+        mend = f"{services.ARTIFACTS}=s3://…: a release that lies on one machine is not found by another"
+        return Finding("artifacts", f"MLflow's store is shared, and {services.ARTIFACTS} is not set", mend)
+    return _folder("artifacts", root)
+
+
+def _machines() -> Finding:
+    own, others = fleet.code(), fleet.machines()
+    names = sorted(machine.name for machine in others if machine.code != own)
+    if names:
+        mend = "git pull, make setup and evergreen up on whichever is behind: all machines run one code and lock"
+        return Finding("machines", f"{listed(names, 3)} run other code than {own} here", mend)
+    return Finding("machines", f"{many(len(others), 'machine')} up, none with other code than {own}")
 
 
 def _leases() -> Finding:

@@ -37,6 +37,11 @@ class Address:
         return f"{self.scheme}://{where}{self.path}"
 
     @property
+    def plain(self) -> str:
+        """With the password, without a driver: as PostgreSQL's own clients take it."""
+        return f"{self.scheme}://{self.url.partition('://')[2]}"
+
+    @property
     def is_here(self) -> bool:
         """Whether it is on this machine's loopback."""
         return all(host in ("127.0.0.1", "localhost", "::1") for host, _ in self.hosts)

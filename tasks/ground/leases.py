@@ -55,7 +55,7 @@ LOCK = "SELECT name, token FROM evergreen_leases WHERE name = ANY(%(names)s) ORD
 """Also of those that have run out: who was away, and nobody took over, goes on."""
 
 FORGET = (
-    "DELETE FROM evergreen_leases WHERE starts_with(name, %(runs)s) AND expires < clock_timestamp() - interval '1 hour'"
+    "DELETE FROM evergreen_leases WHERE starts_with(name, %(kind)s) AND expires < clock_timestamp() - interval '1 hour'"
 )
 WHO = "SELECT holder, since, token FROM evergreen_leases WHERE name = %(name)s"
 LIVE = """SELECT name, holder, token, since, expires FROM evergreen_leases
@@ -138,13 +138,21 @@ def fenced() -> AbstractContextManager[None]:
     return _fenced() if is_fleet() else nullcontext()
 
 
-RUN = "run-"
+RUN, MACHINE = "run-", "machine-"
+"""How the leases begin that say what lives: nobody waits for them."""
 
 
 @contextmanager
 def alive(run: str) -> Iterator[None]:
     """Have the other machines of a fleet see, until the block ends, that a flow run has a process."""
     with _in_fleet(f"{RUN}{run}", None, None) if is_fleet() else nullcontext():
+        yield
+
+
+@contextmanager
+def up(machine: str, who: str) -> Iterator[None]:
+    """Have the other machines of a fleet see, until the block ends, that a machine is up, and what it does."""
+    with _in_fleet(f"{MACHINE}{machine}", None, who) if is_fleet() else nullcontext():
         yield
 
 
@@ -169,12 +177,29 @@ def examine() -> Database:
         return Database(version.split()[0], number, isolation, float(now) - (asked + time.time()) / 2)
 
 
+def look(setting: str, table: str) -> tuple[tuple[int, int], bool]:
+    """The version of a PostgreSQL that a setting names, and whether it has a table.
+
+    Raises:
+        SourceUnavailable: it cannot be used.
+    """
+    psycopg, address = _library(), addresses.read(setting, "postgresql")
+    try:
+        with psycopg.connect(address.plain, connect_timeout=5) as database:
+            found = database.execute("SELECT to_regclass(%s) IS NOT NULL", (table,)).fetchone()
+            return divmod(database.info.server_version, 10_000), found == (True,)
+    except psycopg.Error as error:
+        why = addresses.masked(" ".join(str(error).split()), address.url)
+        raise SourceUnavailable(f"{address.shown}: {why}. Start it, or correct {setting}") from None
+
+
 def live() -> list[Holder]:
     """The leases of the fleet that are held now; empty on one machine."""
     if not is_fleet():
         return []
     with _connect() as database:
-        database.execute(FORGET, {"runs": _row(RUN)})
+        for kind in (RUN, MACHINE):
+            database.execute(FORGET, {"kind": _row(kind)})
         rows = database.execute(LIVE, {"fleet": _row("")}).fetchall()
     return [Holder(_title(name), *rest[:2], *map(str, rest[2:])) for name, *rest in rows]
 

@@ -76,7 +76,7 @@ monitoring = _of("monitoring/{}")
 monitoring_report = _of("monitoring/{}/report.json")
 
 # the local platform
-backup_list = _at("backup.json")
+backup_list = _at("backup/hashes.json")
 run_folder = _at("run")
 registered_deployments = _at("run/registered.json")
 watcher_heartbeat = _at("run/watch.heartbeat")

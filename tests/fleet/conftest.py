@@ -74,3 +74,13 @@ def fleet(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     monkeypatch.setenv(leases.SECONDS, "4")
     monkeypatch.setenv(leases.FLEET, "tests")  # CI's clone has no whole history
     return database
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    """A Redis of this machine; its address."""
+    port = http.free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        yield f"redis://127.0.0.1:{port}/0"
+        server.terminate()

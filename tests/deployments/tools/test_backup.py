@@ -85,9 +85,9 @@ def test_a_restored_project_is_as_it_was(used: Project, tmp_path: Path) -> None:
     told = list(backup.restore(tmp_path / "copy", tmp_path / "restored"))
     assert "compared" in told[0]
     assert "make setup" in told[1]
-    hashes = json.loads((tmp_path / "copy/var/backup.json").read_text())
+    hashes = json.loads((tmp_path / "copy/var/backup/hashes.json").read_text())
     assert {name: files.sha256(tmp_path / "restored" / name) for name in hashes} == hashes
-    assert not (tmp_path / "restored/var/backup.json").exists()
+    assert not (tmp_path / "restored/var/backup/hashes.json").exists()
 
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
