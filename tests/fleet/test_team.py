@@ -123,6 +123,7 @@ def team(
                 if "worker" in machine.services:
                     machine.run(sys.executable, "-m", "dvc", "pull", "-q", "data.dvc")
                 machine.up()
+            machines["serving"].run(sys.executable, "-m", "mlflow", "db", "upgrade", shared["MLFLOW_TRACKING_URI"])
             yield machines
         finally:
             for machine in reversed(machines.values()):
@@ -161,7 +162,7 @@ def until(is_so: Callable[[], Any], seconds: float, what: str, team: dict[str, M
             return result
         logs = "\n".join(f"── {name}\n{machine.log()[-4000:]}" for name, machine in team.items())
         assert time.monotonic() < deadline, f"{what} did not come within {seconds} s\n{logs}"
-        time.sleep(0.3)
+        time.sleep(1)
 
 
 def test_a_partition_is_trained_once_and_served_though_machines_die(
@@ -181,7 +182,7 @@ def test_a_partition_is_trained_once_and_served_though_machines_die(
     until(lambda: "train-tiny" in held(), 240, "the model is being trained", team)
     worker.kill()
 
-    until(lambda: _live(serving), 240, "the champion serves", team)
+    until(lambda: _live(serving), 400, "the champion serves", team)
     log = ["git", "log", "--format=%s", "main", "--", "dvc.lock"]
     commits = subprocess.run(log, cwd=tmp_path / "upstream.git", capture_output=True, text=True, check=True).stdout
     assert len(commits.splitlines()) == 1, commits
