@@ -28,6 +28,9 @@ pytestmark = [pytest.mark.long, pytest.mark.group("team", "psycopg"), pytest.mar
 
 BUCKET = "team"
 
+MAKE_TABLES = "import mlflow; mlflow.MlflowClient().search_experiments()"
+"""As `evergreen doctor` does: MLflow makes its tables at the first look."""
+
 
 class Machine:
     """A clone, and the platform that `evergreen up --only …` keeps up in it."""
@@ -119,11 +122,11 @@ def team(
     config = str(REPOSITORY / "deployments" / "fleet" / "haproxy.cfg")
     with subprocess.Popen(["haproxy", "-f", config], env=environment) as proxy:
         try:
+            machines["serving"].run(sys.executable, "-c", MAKE_TABLES)
             for machine in machines.values():
                 if "worker" in machine.services:
                     machine.run(sys.executable, "-m", "dvc", "pull", "-q", "data.dvc")
                 machine.up()
-            machines["serving"].run(sys.executable, "-m", "mlflow", "db", "upgrade", shared["MLFLOW_TRACKING_URI"])
             yield machines
         finally:
             for machine in reversed(machines.values()):
