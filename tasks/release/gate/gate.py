@@ -12,7 +12,7 @@ verdict holds no time, no host and no path.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -216,6 +216,13 @@ def _check(name: str, threshold: float | None, compute: Callable[[], _CheckResul
     return Check(name, value, limit, result.passed, result.reason, interval)
 
 
+def _learned_nothing_of(lacking: Sequence[str]) -> str:
+    return (
+        f": no training row is of {'that class' if len(lacking) == 1 else 'those classes'}. With the next partition it "
+        f"learns them; or let split.by be random, or models/…/rows put rare classes together"
+    )
+
+
 @dataclass(frozen=True)
 class _Holdout:
     """The compared holdout rows, and the checks on them."""
@@ -361,7 +368,8 @@ class _Holdout:
             named = " and ".join(", ".join(sorted(map(str, columns))) for columns in (frame, needed))
             raise ValueError(f"the champion knows none of the classes of the holdout: {named}")
         if lacking := [column for column in needed if column not in frame]:
-            raise ValueError(f"the {side} has no {', '.join(lacking)}, which the labels of the holdout ask for")
+            why = f"the {side} has no {listed(lacking, 5)}, which the labels of the holdout ask for"
+            raise ValueError(why + (_learned_nothing_of(lacking) if self.case.task == "classification" else ""))
 
     def loss(self, side: Side) -> Floats:
         if side not in self._losses:
