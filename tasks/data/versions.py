@@ -32,6 +32,9 @@ _log = logging.getLogger("evergreen")
 IGNORED = (".*.tmp", "*.pyc")
 """As in .dvcignore: what is being written, and byte code."""
 
+FOUND = "was there: brought by Git, made by a run that was killed, or older than the journal"
+"""Why the journal tells of a data version that it had no line of."""
+
 ABANDONED = 3600.0
 """Seconds after which a half-written file of a remote has no writer any more."""
 
@@ -130,9 +133,10 @@ def make(why: str = "delivered") -> str | None:
         before, now, planned = current(), tree(), revisions.planned()
         if not (now or planned) or dir_hash(now) == before:
             revisions.end_plan()
-            note("found")  # pulled, or made by a run that was killed
+            note(FOUND)
             return None
         kept = _nothing_lost(before, now, planned) if before else {}
+        _note(before, kept, FOUND)
         return _make(before, revisions.followed(revisions.read(), kept, now), why)
 
 
@@ -155,11 +159,15 @@ def _make(before: str | None, histories: Histories, why: str) -> str | None:
 
 def note(why: str) -> None:
     """Have the journal say which data version there is, what came with it, and why; once each."""
-    version, last = current(), journal.last(journal.PLATFORM, "data")
+    _note(current(), tree(), why)
+
+
+def _note(version: str | None, now: Listing, why: str) -> None:
+    last = journal.last(journal.PLATFORM, "data")
     before = last.what.get("version") if last else None
     if version is None or version == before:
         return
-    now, was = tree(), dvc_store.listing(before) if before else {}
+    was = dvc_store.listing(before) if before else {}
     changed = revisions.differences(was, now)
     files_now = {name: now[name] for name in (*changed["came"], *changed["revised"]) if name in now}
     what = {"version": version, "before": before, "came": files_now, "withdrawn": changed["withdrawn"]}

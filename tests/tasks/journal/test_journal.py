@@ -98,7 +98,7 @@ def test_the_key_is_its_owners_alone_and_another_one_writes_nothing(
 
 def test_a_fenced_writer_names_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where machines share leases."""
-    monkeypatch.setattr(leases, "taken", lambda: [leases.Lease("train-flight_delay", 7)])
+    monkeypatch.setattr(leases, "taken", lambda: [leases.Lease("0123abcd/train-flight_delay", 7)])
     write(1)
     assert journal.lines(CHAIN)[0].tokens == {"train-flight_delay": 7}
 
