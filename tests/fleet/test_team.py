@@ -24,7 +24,7 @@ from tasks.ground import http, leases, process_tags
 from tests.conftest import BIN, REPOSITORY, Project, write_readings
 from tests.fleet.conftest import Database
 
-pytestmark = [pytest.mark.long, pytest.mark.group("team", "psycopg"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.group("team", "psycopg"), pytest.mark.timeout(1800)]
 
 BUCKET = "team"
 
@@ -185,7 +185,7 @@ def test_a_partition_is_trained_once_and_served_though_machines_die(
     until(lambda: "train-tiny" in held(), 240, "the model is being trained", team)
     worker.kill()
 
-    until(lambda: _live(serving), 400, "the champion serves", team)
+    until(lambda: _live(serving), 1000, "the champion serves", team)
     log = ["git", "log", "--format=%s", "main", "--", "dvc.lock"]
     commits = subprocess.run(log, cwd=tmp_path / "upstream.git", capture_output=True, text=True, check=True).stdout
     assert len(commits.splitlines()) == 1, commits
