@@ -220,7 +220,7 @@ def trace(
     _print(story.as_json(), as_json, story.lines())
 
 
-@command("reproduce 74087f9eb4c35328", MODELS, needs_models=True)
+@command("reproduce 258184c789ee3be4", MODELS, needs_models=True)
 def reproduce(
     name: Annotated[str, Argument(metavar="CANDIDATE|PREDICTION", help="A candidate, or the id of a prediction.")],
     keep: Annotated[bool, Option("--keep", help="Leave the clone in var/reproduce/<candidate>.")] = False,
@@ -817,7 +817,7 @@ def image(model: Model, version: Version = None, to: Folder = None) -> None:
     print(f"docker build --file {folder}/Containerfile --tag {tag} {folder}")
 
 
-@command("release-environment flight_delay 74087f9eb4c35328", SERVING)
+@command("release-environment flight_delay 258184c789ee3be4", SERVING)
 def release_environment(
     model: Model, candidate: Annotated[str, Argument(help="The hash that names the release.")]
 ) -> None:

@@ -44,11 +44,16 @@ def champion(model: str) -> ReleaseRef | None:
 
 
 def pending_change(model: str) -> tuple[str, str | None] | None:
-    """The champion's and the live candidate, if these differ; None also where that is unclear. Never imports MLflow."""
+    """The champion's and the live candidate, if these differ; None also where that is unclear.
+
+    MLflow is imported only where its store is a team's database, which no server stands before.
+    """
     try:
         wanted = _ask_server(model)
     except _Unclear:
-        return None
+        if not mlflow_store.uri().startswith("postgresql"):
+            return None
+        wanted = champion(model)
     live = desired_state.read(model).live
     if wanted is None or (live and live.candidate == wanted.candidate):
         return None
