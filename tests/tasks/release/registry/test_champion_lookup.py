@@ -89,3 +89,14 @@ def test_a_change_is_seen_without_mlflow_or_not_at_all(monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///somewhere.db")
     desired_state.write(MODEL, DesiredState(OLD))
     assert champion_lookup.pending_change(MODEL) is None
+
+
+def test_a_teams_database_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server stands before it, and a champion that does not serve is seen all the same."""
+    found = model_state.ModelVersion(MODEL, 2, NEW.candidate, "run", "2026-11-20")
+    monkeypatch.setattr(registry, "champion", lambda _: found)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql+psycopg://team@127.0.0.1/mlflow")
+    desired_state.write(MODEL, DesiredState(OLD))
+    assert champion_lookup.pending_change(MODEL) == (NEW.candidate, OLD.candidate)
+    desired_state.write(MODEL, DesiredState(NEW))
+    assert champion_lookup.pending_change(MODEL) is None
