@@ -31,8 +31,7 @@ def append_line(path: Path, line: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
-    if not is_new:
-        _repair(path)
+    repair(path)
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         before = os.fstat(file).st_size
@@ -71,8 +70,10 @@ def value(line: bytes) -> Any:
         return None
 
 
-def _repair(path: Path) -> None:
-    """Take off the end of a file what no newline ends: half a line, or zeros."""
+def repair(path: Path) -> None:
+    """Take off the end of a file what no newline ends: half a line, or zeros. A whole line gets its newline."""
+    if not path.exists():
+        return
     with path.open("rb") as stream:
         if not stream.seek(0, os.SEEK_END):
             return

@@ -208,12 +208,14 @@ def _migrate(path: Path) -> None:
         beside.replace(path)
 
     if any((VAR / folder).exists() for folder in ("verdicts", "decisions", "rollouts", "data", "predictions")):
+        from tasks.ground.errors import EvergreenError  # of the key
+
         try:
             import_module(MIGRATION).run(stamp)
-        except OSError as error:
+        except (OSError, EvergreenError) as error:
             raise SystemExit(
                 f"{VAR} holds state of an older build, and it could not be brought up to version {STATE_VERSION}: "
-                f"{error}. What was there is still there. Make room or rights, then run again"
+                f"{str(error).rstrip('.')}. What was there is still there. Make room or rights, then run again"
             ) from None
         return
     with suppress(OSError):  # a full disk, or another user's state: the next command stamps it

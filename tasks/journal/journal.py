@@ -118,6 +118,7 @@ def append(
 
 def write(chain: str, own: dict[str, Any]) -> None:
     """Write a line; the caller holds the chain's lock."""
+    json_lines.repair(paths.journal(chain))
     number, before = _end(chain)
     line = signed(chain, number + 1, before, own)
     json_lines.append_line(paths.journal(chain), line)
@@ -139,14 +140,20 @@ def set_head(chain: str, number: int, line: bytes, time: str) -> None:
 def _end(chain: str) -> tuple[int, str]:
     """Number and hash of what the next line continues."""
     last, head = _last_line(paths.journal(chain)), head_of(chain)
-    value = signing.parse(last) if last else None
-    if value and value["chain"] == chain and (head is None or value["number"] >= head["number"]):
+    value = parse(chain, last) if last else None
+    if value and (head is None or value["number"] >= head["number"]):
         if head is None or value["number"] > head["number"]:  # a writer was killed: no head may be two lines behind
             set_head(chain, value["number"], last, value["time"])
         return int(value["number"]), sha256(last)
     if head:
         return int(head["number"]), str(head["hash"])
     return (paths.journal(chain).read_bytes().count(b"\n"), sha256(last)) if last else (0, "")
+
+
+def parse(chain: str, line: bytes) -> dict[str, Any] | None:
+    """A line of a chain; None where it is not as it was written, or something else that was signed: a head."""
+    value = signing.parse(line)
+    return value if value and value.get("chain") == chain and "before" in value else None
 
 
 def _last_line(path: Path) -> bytes:
@@ -161,7 +168,7 @@ def head_of(chain: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     head = signing.parse(text.removesuffix(b"\n")) if text.endswith(b"\n") else None
-    return head if head and head.get("chain") == chain else None
+    return head if head and head.get("chain") == chain and "hash" in head else None
 
 
 def signed_head(chain: str) -> dict[str, Any] | None:
@@ -266,8 +273,8 @@ def verified(chain: str, *kinds: Kind) -> list[Line]:
         written = paths.journal(chain).read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
-    values = [signing.parse(line) for line in written if _may_be(line, kinds)]
-    return _chosen([value for value in values if value and value["chain"] == chain], kinds)
+    values = [parse(chain, line) for line in written if _may_be(line, kinds)]
+    return _chosen([value for value in values if value], kinds)
 
 
 def _may_be(line: bytes, kinds: tuple[Kind, ...]) -> bool:

@@ -38,8 +38,8 @@ def signed(value: dict[str, Any]) -> bytes:
     Raises:
         JournalDamaged: the key is not the one that the journal's lines are signed with.
     """
-    signature = _private().sign(canonical(value)).hex()
-    return canonical({**value, SIGNATURE: signature})
+    content = json.loads(canonical(value))  # as whoever verifies it reads it: names are texts then, and sorted as such
+    return canonical({**content, SIGNATURE: _private().sign(canonical(content)).hex()})
 
 
 def parse(line: bytes, key: str | None = None) -> dict[str, Any] | None:
@@ -123,7 +123,7 @@ def _make(place: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    with files.lock("journal-key"):
+    with files.lock("journal.key"):  # with a dot: no chain has that lock
         if place.exists():
             return
         if paths.journal_public_key().exists():

@@ -73,10 +73,10 @@ def verify(chain: str, pinned: Iterable[dict[str, Any]] = ()) -> list[Damage]:
 
 def _read(chain: str, whole: list[bytes]) -> tuple[list[_Placed], list[int]]:
     """The lines that are as they were written, and the places of all others."""
-    placed, changed, key = [], [], signing.public()
+    placed, changed = [], []
+    signing.public()  # raises where no line can be verified
     for place, line in enumerate(whole, 1):
-        value = signing.parse(line, key)
-        if value and value.get("chain") == chain:
+        if value := journal.parse(chain, line):
             placed.append(_Placed(place, value["number"], value["before"], journal.sha256(line)))
         else:
             changed.append(place)
@@ -173,6 +173,6 @@ def read_pinned(path: Path) -> list[dict[str, Any]]:
         whole = [signing.parse(signing.canonical(head), head["key"]) for head in heads]
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise Mistake(f"{path} holds no heads, as `evergreen journal head --json` prints them ({error})") from None
-    if None in whole:
+    if not all(head and {"chain", "number", "hash", "time", "key"} <= head.keys() for head in whole):
         raise Mistake(f"{path} holds a head that was changed: its signature is not right. Take another copy of it")
     return [head for head in whole if head]

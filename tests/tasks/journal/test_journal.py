@@ -208,3 +208,33 @@ def test_a_full_disk_leaves_no_half_line(monkeypatch: pytest.MonkeyPatch) -> Non
     write(1)
     assert verification.verify(CHAIN) == []
     assert [line.number for line in journal.lines(CHAIN)] == [1, 2]
+
+
+@pytest.mark.parametrize("chain", ["key", "migration", "lineage", "public", "head"])
+def test_a_model_may_be_called_as_something_of_the_journal(chain: str) -> None:
+    """No lock and no file of the journal itself has the name of one of a chain."""
+    done = multiprocessing.get_context("fork").Process(target=journal.append, args=(chain, "decision", {"id": 1}))
+    done.start()
+    done.join(20)
+    done.kill()
+    assert done.exitcode == 0
+    assert [line.number for line in journal.lines(chain)] == [1]
+
+
+def test_a_line_that_lost_its_newline_only_is_continued() -> None:
+    """A power cut may leave that; and the head of the line before."""
+    write(2)
+    head = paths.journal_head(CHAIN).read_bytes()
+    write(1)
+    path = paths.journal(CHAIN)
+    path.write_bytes(path.read_bytes()[:-1])
+    paths.journal_head(CHAIN).write_bytes(head)
+    write(1)
+    assert [line.number for line in journal.lines(CHAIN)] == [1, 2, 3, 4]
+    assert verification.verify(CHAIN) == []
+
+
+def test_names_that_are_numbers_are_signed_as_they_are_read() -> None:
+    """2 comes before 10, and "10" before "2"."""
+    journal.append(CHAIN, "decision", {"versions": {2: "a", 10: "b"}})
+    assert verification.verify(CHAIN) == []

@@ -127,3 +127,48 @@ def test_killed_anywhere_the_next_command_goes_on(state: Path) -> None:
         for name, lines in FORMER.items():
             for line in lines:
                 json_lines.append(state / name, line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"5", b"null", b'{"version": 1}', b'{"time": "soon"}', b'{"time": 5}', b'{"half', b"\0\0", b'{"at": "\\udce9"}'],
+)
+def test_a_ledger_with_a_line_that_is_none_is_kept(state: Path, line: bytes) -> None:
+    """The others are taken over; no command dies of it."""
+    ledger = state / "verdicts/tiny.jsonl"
+    before = line + b"\n" + ledger.read_bytes() + b'{"time": "2026-11-09T00:00:00"}\n'
+    ledger.write_bytes(before)
+    migrate()
+    assert [line.kind for line in journal.lines("tiny")][-1] == "verdict"
+    assert len(journal.lines("tiny")) == 6
+    assert verification.verify("tiny") == []
+    (aside,) = (state / "torn").iterdir()
+    assert aside.read_bytes() == before
+
+
+def test_older_state_over_a_journal_loses_no_line_of_it(state: Path) -> None:
+    """Who restores a backup may leave both; killed in between, nothing is doubled."""
+    for name in FORMER:
+        (state / name).rename(state / f"{name}.backup")
+    journal.append("tiny", "decision", {"id": "own"})
+    for name in FORMER:
+        (state / f"{name}.backup").rename(state / name)
+    number, died = 2, True
+    while died:
+        with killed_at(number) as begun, suppress(Killed):
+            migrate()
+        died = len(begun) > number
+        number += 5
+    assert [line.imported != "" for line in journal.lines("tiny")] == [False, *[True] * 5]
+    assert [verification.verify(chain) for chain in verification.chains()] == [[], []]
+
+
+def test_a_key_that_is_none_stops_the_migration_with_a_message(
+    state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No traceback, and no ledger is gone."""
+    (tmp_path / "key").write_text("")
+    monkeypatch.setenv("EVERGREEN_JOURNAL_KEY", str(tmp_path / "key"))
+    with pytest.raises(SystemExit, match=r"could not be brought up to version \d+: .*no private key"):
+        settings._check_state_version()
+    assert all((state / name).exists() for name in FORMER)

@@ -182,3 +182,24 @@ def test_lines_are_shown_by_kind_and_time(capsys: pytest.CaptureFixture[str]) ->
     ):
         assert cli.main(["journal", "show", *arguments]) == 1
         assert wrong in capsys.readouterr().err
+
+
+def test_a_head_is_no_line_and_a_line_is_no_head() -> None:
+    """Both are signed; either, in the other's place, is found, and the next act is written all the same."""
+    path, head = paths.journal(CHAIN), paths.journal_head(CHAIN)
+    line, signed = path.read_bytes().splitlines(keepends=True)[-1], head.read_bytes()
+    path.write_bytes(path.read_bytes() + signed)
+    assert [damage.line for damage in verification.verify(CHAIN)] == [LENGTH + 1]
+    journal.append(CHAIN, "decision", {"id": 1})
+    assert [damage.line for damage in verification.verify(CHAIN)] == [LENGTH + 1]
+    head.write_bytes(line)
+    assert [damage.line for damage in verification.verify(CHAIN)] == [LENGTH + 1, None]
+    journal.append(CHAIN, "decision", {"id": 1})
+    assert [damage.line for damage in verification.verify(CHAIN)] == [LENGTH + 1]
+    with pytest.raises(Mistake, match="holds no heads"):
+        verification.read_pinned(_file(path.parent / "pinned.json", line))
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
