@@ -121,7 +121,7 @@ def work(text: str) -> str:
         _refuse_another(task)
     except Mistake as error:
         return json.dumps({"error": {"type": "tasks.ground.errors:EnvironmentDiffers", "text": str(error)}})
-    return json.dumps(do(task))
+    return do(task)
 
 
 def _refuse_another(task: Task) -> None:

@@ -38,20 +38,21 @@ def call(task: Task) -> Any:
     return _named(task["function"])(*task["arguments"])
 
 
-def do(task: Task) -> Outcome:
-    """Do a task for another process: what its function raises is the outcome.
+def do(task: Task) -> str:
+    """Do a task for another process, and give the outcome as JSON: what its function raises is that as well.
 
     Raises:
         MemoryError: the task may succeed in another process.
     """
     try:
-        return {"result": call(task)}
+        return json.dumps({"result": call(task)})
     except MemoryError:
         raise
     except EvergreenError as error:
-        return {"error": {"type": f"{type(error).__module__}:{type(error).__qualname__}", "text": str(error)}}
+        own = {"type": f"{type(error).__module__}:{type(error).__qualname__}", "text": str(error)}
     except Exception:  # noqa: BLE001 - a defect: `result` raises it where the outcome is waited for
-        return {"error": {"type": "", "text": traceback.format_exc()}}
+        own = {"type": "", "text": traceback.format_exc()}
+    return json.dumps({"error": own})
 
 
 def result(outcome: Outcome) -> Any:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 from tasks.ground import priority, settings
 
@@ -26,6 +27,7 @@ def main(parent: int) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches everybody at a terminal; the parent ends its workers
     priority.lower(os.getpid())
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.register_at_fork(after_in_child=partial(os.close, answers.fileno()))  # who is forked answers nothing
     os.dup2(2, 1)  # what a task or a library in C prints is no outcome
     settings.apply()
     from tasks.engine import task
@@ -36,7 +38,7 @@ def main(parent: int) -> int:
         except MemoryError:
             os._exit(NO_MEMORY)
         sys.stdout.flush()
-        print(json.dumps(outcome), file=answers, flush=True)
+        print(outcome, file=answers, flush=True)
     return 0
 
 

@@ -42,3 +42,21 @@ def chatter(text: str) -> str:
     print(text)
     subprocess.run(["echo", text], check=True)
     return os.environ["EVERGREEN_ENGINE"]
+
+
+def no_json() -> set[int]:
+    """What no other process can be told."""
+    return {1}
+
+
+def twice() -> str:
+    """Come back in two processes."""
+    return "parent" if os.fork() else "child"
+
+
+def leave_a_child(seconds: float) -> None:
+    """Die, while another process goes on."""
+    if not os.fork():
+        time.sleep(seconds)
+        os._exit(0)
+    os._exit(7)

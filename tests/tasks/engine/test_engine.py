@@ -123,3 +123,22 @@ def test_a_task_names_a_function_of_this_project_only() -> None:
     """Whoever can write to a worker can have it do what this project does, and nothing else."""
     with pytest.raises(ValueError, match="no function of this project"):
         task.call(task.task("os:system", "true"))
+
+
+def test_a_result_that_is_no_json_is_a_defect_with_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not ten workers that died of it."""
+    monkeypatch.setenv(engine.SETTING, "local:2")
+    monkeypatch.setattr(local, "MOST_DEATHS", 1)
+    with pytest.raises(RuntimeError, match=r"(?s)Traceback.*not JSON serializable"):
+        engine.each(f"{DEEDS}:no_json", [[], []], "try", fewest=1)
+
+
+def test_who_is_forked_in_a_task_neither_answers_nor_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has a copy of all that its worker has."""
+    monkeypatch.setenv(engine.SETTING, "local:2")
+    monkeypatch.setattr(local, "MOST_DEATHS", 1)
+    assert engine.each(f"{DEEDS}:twice", [[], []], "try", fewest=1) == ["parent", "parent"]
+    began = time.monotonic()
+    with pytest.raises(task.WorkersLost, match="ended with 7"):
+        engine.each(f"{DEEDS}:leave_a_child", [[20], [20]], "try", fewest=1)
+    assert time.monotonic() - began < 15
