@@ -350,14 +350,18 @@ class Router:
 def _configured() -> tuple[str, ...]:
     """The models of params.yaml; none where it is not there, as in an image, or cannot be read."""
     path = settings.ROOT / "params.yaml"
-    return _models_of(path, path.stat().st_mtime_ns) if path.exists() else ()
+    with suppress(FileNotFoundError):
+        return _models_of(path, path.stat().st_mtime_ns)
+    return ()
 
 
 @lru_cache(maxsize=1)
 def _models_of(path: Path, _changed_at: int) -> tuple[str, ...]:
+    content: Any = None
     with suppress(Mistake, OSError):
-        return tuple(dict(yaml_reader.read(path, path.name, ParamsError, dvc_reads=True)["models"]))
-    return ()
+        content = yaml_reader.read(path, path.name, ParamsError, dvc_reads=True)
+    models = content.get("models") if isinstance(content, dict) else None
+    return tuple(models) if isinstance(models, dict) else ()
 
 
 def _json(status: int, content: Any, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:

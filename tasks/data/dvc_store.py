@@ -30,7 +30,8 @@ _log = logging.getLogger("evergreen")
 ABANDONED = 3600.0
 """Seconds after which a half-written file of a remote has no writer any more."""
 
-_NAMED = re.compile(r"\bmd5: ([0-9a-f]{32}(?:\.dir)?)$", re.MULTILINE)
+_OBJECT = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
+_NAMED = re.compile(rf"\bmd5: ({_OBJECT.pattern})$", re.MULTILINE)
 """An object that a dvc.lock names."""
 
 
@@ -83,7 +84,8 @@ def fetch_made(model: str) -> None:
 
 
 def _cached_objects() -> set[str]:
-    return {f"{file.parent.name}{file.name}" for file in (cache() / "files" / "md5").glob("??/*")}
+    names = (f"{file.parent.name}{file.name}" for file in (cache() / "files" / "md5").glob("??/*"))
+    return {name for name in names if _OBJECT.fullmatch(name)}  # not what another process is writing
 
 
 def _is_lacking(name: str) -> bool:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tasks.ground import addresses, files, settings
 from tasks.ground.errors import Mistake, SourceUnavailable, WorldError
@@ -229,7 +230,7 @@ def _first_commit(root: Path) -> str:
 
 
 def _row(name: str) -> str:
-    return f"{fleet()}/{name}"
+    return f"{quote(fleet(), safe='')}/{name}"  # so that a fleet `a` sees nothing of one called `a/b`
 
 
 def _title(row: str) -> str:

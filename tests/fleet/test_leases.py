@@ -262,3 +262,14 @@ def test_on_one_machine_no_database_is_asked(monkeypatch: pytest.MonkeyPatch, tm
     with leases.hold("train-tiny"), leases.fenced():
         assert leases.live() == []
     assert (tmp_path / "locks" / "train-tiny.lock").exists()
+
+
+def test_a_fleet_whose_name_has_a_slash_sees_its_own_leases_only(
+    fleet: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And their names whole: a run of it is alive."""
+    monkeypatch.setenv(leases.FLEET, "team/a")
+    with leases.alive("f00"):
+        assert leases.runs() == {"f00"}
+        monkeypatch.setenv(leases.FLEET, "team")
+        assert leases.live() == []

@@ -27,6 +27,7 @@ import pytest
 from scipy.stats import binom
 
 from deployments.serving import api_keys
+from deployments.serving import router as routing
 from deployments.serving.admission import Admission
 from deployments.serving.cors import Origins
 from deployments.serving.reconciler import Reconciler
@@ -1443,3 +1444,13 @@ def test_what_a_canary_answers_too_late_is_not_in_the_log(configured: Routed) ->
     (line,) = [line for line in router.logged() if line["request"].startswith("too-late")]
     assert line["release"] == router.candidate
     assert line["ids"] == [one["id"] for one in answer.json()["predictions"]]
+
+
+@pytest.mark.parametrize("text", ["", "5", "- a", "models:", "models: 5", "models: [a", "others: {a: 1}"])
+def test_a_params_yaml_that_is_being_edited_names_no_models(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown path is answered 404 as ever."""
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    assert routing._configured() == ()

@@ -58,3 +58,11 @@ def test_half_a_file_of_what_was_made_is_pushed_again(remote: Path, content: str
     damage(remote / dvc_store._object(name), "")
     dvc_store.push_made()
     assert objects(remote) == kept
+
+
+def test_what_another_process_is_writing_into_the_cache_is_no_object(repository: Path) -> None:
+    """It would be taken for damaged, and taken away from it."""
+    writing = dvc_store.path_of("ab" + "0" * 30).with_name(".half.tmp")
+    writing.parent.mkdir(parents=True)
+    writing.write_text("ha")
+    assert dvc_store._cached_objects() == set()
