@@ -156,6 +156,8 @@ def _private_from(place: Path, state: object) -> Ed25519PrivateKey:  # noqa: ARG
         key = load_pem_private_key(place.read_bytes(), None)
     except (ValueError, TypeError):  # no PEM, or it wants a password
         key = None
+    except OSError as error:
+        raise JournalDamaged(f"the journal's key cannot be read, nothing was written: {error}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise Mistake(f"{place} holds no private key of Ed25519 without a password: {KEY} names the wrong file")
     return key

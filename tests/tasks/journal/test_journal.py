@@ -238,3 +238,13 @@ def test_names_that_are_numbers_are_signed_as_they_are_read() -> None:
     """2 comes before 10, and "10" before "2"."""
     journal.append(CHAIN, "decision", {"versions": {2: "a", 10: "b"}})
     assert verification.verify(CHAIN) == []
+
+
+def test_a_key_that_cannot_be_read_is_named() -> None:
+    """No traceback; nothing is written."""
+    write(1)
+    paths.journal_key().unlink()
+    paths.journal_key().mkdir()
+    with pytest.raises(JournalDamaged, match=r"cannot be read, nothing was written: .*key\.pem"):
+        write(1)
+    assert len(journal.lines(CHAIN)) == 1
