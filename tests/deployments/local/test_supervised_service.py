@@ -6,8 +6,6 @@ import asyncio
 import errno
 import io
 import os
-import shlex
-import sys
 import time
 from pathlib import Path
 
@@ -79,13 +77,11 @@ def test_a_service_that_dies_at_once_ends_a_platform_that_is_not_ready(
     assert dies.rest_seconds == supervised_service.REST_SECONDS
 
 
-def test_a_run_starts_in_a_folder_with_a_space_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Prefect's worker splits the command as a shell does."""
-    python = "/a b/it's/.venv/bin/python"
-    monkeypatch.setattr(sys, "executable", python)
+def test_a_run_starts_in_whatever_folder_the_worker_stands() -> None:
+    """Each machine may have its checkout elsewhere, in a folder with a space too: the command names none."""
     ingest = registration.Deployment("ingest", "ingest", "", [])
     command = registration._body(ingest)["job_variables"]["command"]
-    assert shlex.split(command) == [python, "-m", "deployments.orchestration.flow_run"]
+    assert command == "python -m deployments.orchestration.flow_run"
 
 
 def test_a_full_disk_ends_no_platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

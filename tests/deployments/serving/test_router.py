@@ -1040,7 +1040,7 @@ def test_a_release_that_is_not_there_is_told(router: Routed) -> None:
 
 
 def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
-    """No live one: 503 with Retry-After. No file: the model is not known; a person takes it out, and puts it back."""
+    """No live one: 503 with Retry-After. No file: it is not served yet; a person takes it out, and puts it back."""
     pids = router.releases()[router.candidate]["pids"]
     router.serve(None)
     answer = router.post()
@@ -1050,7 +1050,7 @@ def test_a_model_that_is_no_longer_wanted_is_ended(router: Routed) -> None:
     router.serve(router.candidate)
     path = router.root / "var" / "serving" / f"{MODEL}.json"
     away = path.rename(path.with_suffix(".away"))
-    until(lambda: router.post().status_code == 404, 20)
+    until(lambda: "is not served yet" in router.post().text, 20)
     away.rename(path)  # as it was
     until(lambda: router.post().status_code == 200, 20)
 

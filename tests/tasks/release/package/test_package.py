@@ -176,7 +176,6 @@ golden = json.load(open(f"{src}/golden.json"))
 answer = release.predict([json.dumps({"rows": [one["row"] for one in golden]}).encode()])[0]
 explained = release.explain(json.dumps({"row": golden[0]["row"]}).encode())
 from tasks.runtime import bento_service
-from tasks.training import train
 statuses = [answer.status, explained.status]
 print(json.dumps({"statuses": statuses, "body": json.loads(answer.body)}))
 """
