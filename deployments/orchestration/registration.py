@@ -226,6 +226,10 @@ def _ensure(wanted: Deployment) -> tuple[str, str | None]:
     changes = {key: value for key, value in _with_edits(body, existing).items() if _field(existing, key) != value}
     if not changes:
         return existing["id"], None
+    if (
+        "work_pool_name" in changes
+    ):  # a pool that was deleted: without the queue's name the server takes the default one
+        changes["work_queue_name"] = body["work_queue_name"]
     api.call(f"/deployments/{existing['id']}", changes, method="PATCH")
     return existing["id"], f"deployment {wanted.title} updated: {', '.join(sorted(changes))}"
 

@@ -216,6 +216,7 @@ def test_what_somebody_deletes_comes_again(remove: Callable[[], Any], lacks: str
     assert lines[0] == f"the Prefect server lacks {lacks}: registered"
     assert (registration.lacking(said), blockers.find(said)) == ([], [])
     assert list(looking.look(said)) == []
+    assert registration.deploy(said)[0].startswith("deployments are as they should be")
 
 
 @pytest.mark.usefixtures("in_this_process")
