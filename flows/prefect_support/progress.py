@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
+import httpx
 from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectException
 
 from tasks.engine import engine
 
@@ -41,10 +43,13 @@ def of_engine() -> Iterator[None]:
     def tell(progress: engine.EngineProgress) -> None:
         if progress.what not in bars and (progress.done == progress.of or time.monotonic() - began < EVERY_S):
             return
-        if progress.what not in bars:
-            key = f"progress-{progress.what.replace(' ', '-')}"
-            bars[progress.what] = ProgressBar(key, progress.what, get_run_logger().info)
-        bars[progress.what].show(progress.done / progress.of, str(progress))
+        try:
+            if progress.what not in bars:
+                key = f"progress-{progress.what.replace(' ', '-')}"
+                bars[progress.what] = ProgressBar(key, progress.what, get_run_logger().info)
+            bars[progress.what].show(progress.done / progress.of, str(progress))
+        except (httpx.HTTPError, PrefectException) as error:  # the work that it tells of goes on
+            get_run_logger().warning(f"{progress}; the bar cannot be renewed: {type(error).__name__}")
 
     token = engine.telling.set(tell)
     try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from tasks.ground.errors import JournalDamaged, Mistake
@@ -111,20 +112,20 @@ class LiveHistory:
     """On rollouts and their stages."""
 
     def __post_init__(self) -> None:
-        rollouts = sorted((line for line in self.lines if line.kind == "rollout"), key=_at)
-        self._rollouts, self._times = rollouts, [_at(line) for line in rollouts]
+        rollouts = [line for line in self.lines if line.kind == "rollout"]
+        self._rollouts, self._times = rollouts, _times(rollouts)
         self._live: list[Line | None] = []
         self._went_live: dict[str, datetime] = {}
         live: Line | None = None
-        for line in rollouts:
+        for line, at in zip(rollouts, self._times, strict=True):
             if line.what["outcome"] == "live":
                 live = line
-                self._went_live.setdefault(line.what["candidate"], _at(line))
+                self._went_live.setdefault(line.what["candidate"], at)
             elif live and live.what["candidate"] == line.what["candidate"]:  # a canary may be withdrawn too
                 live = None
             self._live.append(live)
-        self._stages = sorted((line for line in self.lines if line.kind == "stage"), key=_at)
-        self._stage_times = [_at(line) for line in self._stages]
+        self._stages = [line for line in self.lines if line.kind == "stage"]
+        self._stage_times = _times(self._stages)
 
     def live_at(self, at: datetime) -> Line | None:
         """The line by which a release was live at a moment; None where none was."""
@@ -164,6 +165,11 @@ class LiveHistory:
                     f"the journal of {self.model} lacks {gap}, and they may tell who was live at {since.isoformat()}. "
                     f"`evergreen journal verify {self.model}` says where; a backup of var/journal has them"
                 )
+
+
+def _times(lines: Sequence[Line]) -> list[datetime]:
+    """When each was written, none before the one before it: the order of the chain counts where a clock went back."""
+    return list(accumulate(map(_at, lines), max))
 
 
 _read: dict[str, LiveHistory] = {}

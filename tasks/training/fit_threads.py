@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
+from tasks.ground.errors import Mistake
+
 OPENMP = {
     "sklearn.ensemble": ("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"),
     "lightgbm": ("LGBMClassifier", "LGBMRegressor", "LGBMRanker"),
@@ -33,10 +35,17 @@ JOBS = {
 
 
 def count() -> int:
-    """The cores this process may use, or what EVERGREEN_FIT_THREADS says; processes that share a machine say 1."""
+    """The cores this process may use, or what EVERGREEN_FIT_THREADS says; processes that share a machine say 1.
+
+    Raises:
+        Mistake: it says something else than a number.
+    """
     import joblib
 
-    return int(os.environ.get("EVERGREEN_FIT_THREADS") or joblib.cpu_count())
+    asked = os.environ.get("EVERGREEN_FIT_THREADS", "")
+    if asked and (not asked.isascii() or not asked.isdigit() or not int(asked)):
+        raise Mistake(f"EVERGREEN_FIT_THREADS is {asked!r}: a number of threads is meant, or nothing for every core")
+    return int(asked or joblib.cpu_count())
 
 
 @contextmanager
@@ -47,6 +56,8 @@ def on_all_cores() -> Iterator[None]:
             for module, names in estimators.items():
                 for name in names if module in sys.modules else ():
                     estimator = getattr(sys.modules[module], name)
+                    if hasattr(estimator.fit, "on_all_cores"):  # another thread's fit has seen to it
+                        continue
                     own, fit = vars(estimator).get("fit"), estimator.fit
                     estimator.fit = _on(threads, fit)
                     stack.callback(*((setattr, estimator, "fit", own) if own else (delattr, estimator, "fit")))
@@ -73,4 +84,5 @@ def _on(threads: Callable[[int], AbstractContextManager[Any]], fit: Any) -> Any:
         with threads(count()):
             return fit(*arguments, **more)
 
+    fit_on_all_cores.on_all_cores = True  # type: ignore[attr-defined]
     return fit_on_all_cores

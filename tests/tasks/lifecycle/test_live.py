@@ -10,8 +10,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tasks.ground import paths
+from tasks.ground import paths, settings
 from tasks.ground.errors import Mistake
+from tasks.journal import journal
 from tasks.lifecycle import live
 from tasks.prediction_log import prediction_log
 from tasks.release.registry import desired_state
@@ -127,3 +128,13 @@ def test_the_last_minute_that_can_be_written_is_in_the_future() -> None:
     """Whatever follows it."""
     with pytest.raises(Mistake, match="in the future"):
         live.over(MODEL, live.parse("9999-12-31T23:59:30"))
+
+
+def test_a_clock_that_went_back_does_not_turn_the_order_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written later went live later: the chain is signed in its order."""
+    monkeypatch.setattr(settings, "VAR", tmp_path / "var")
+    for minute, candidate in (("10:00", "first"), ("09:59", "second")):
+        went_live = {"candidate": candidate, "version": 1 + (candidate == "second"), "outcome": "live"}
+        journal.append("clocks", "rollout", went_live, time=f"2026-11-30T{minute}:00.000Z")
+    assert live.version_at("clocks", datetime(2026, 11, 30, 12, tzinfo=UTC)) == 2
+    assert live.history("clocks").live_at(datetime(2026, 11, 30, 9, 59, 30, tzinfo=UTC)) is None

@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from threadpoolctl import threadpool_info
 
 from tasks.ground import files
+from tasks.ground.errors import Mistake
 from tasks.runtime import families, model_file
 from tasks.training import fit_threads
 
@@ -95,6 +96,14 @@ def test_the_threads_are_used_within_such_a_fit_and_nowhere_else(monkeypatch: py
     assert seen["boosted"] == {3}
     assert seen["KMeans"] == seen["outside"]
     assert HistGradientBoostingClassifier.fit is own
+
+
+@pytest.mark.parametrize("asked", ["abc", "0", "-1", "1.5"])
+def test_what_is_no_number_of_threads_is_a_mistake(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not a fault of the team's pipeline."""
+    monkeypatch.setenv("EVERGREEN_FIT_THREADS", asked)
+    with pytest.raises(Mistake, match="a number of threads is meant"):
+        fit_threads.count()
 
 
 def test_it_asks_for_the_cores_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
