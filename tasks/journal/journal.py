@@ -91,7 +91,8 @@ class Line:
         return {**self.what, "time": self.time, "run": self.run, "why": self.why}
 
     def __str__(self) -> str:
-        scalars = {name: value for name, value in self.what.items() if isinstance(value, str | int | float) and value}
+        told = {name: value for name, value in self.what.items() if value or value is False}
+        scalars = {name: value for name, value in told.items() if isinstance(value, str | int | float)}
         shown = [f"{name} {str(scalars[name])[:60]}" for name in SHOWN if name in scalars]
         why = f": {self.why}" if self.why else ""
         return f"{self.number:>5}  {self.time[:19]}  {self.kind:<12}  {self.who:<12}  {', '.join(shown)}{why}"

@@ -52,6 +52,12 @@ def test_a_line_says_who_did_what_when_in_which_run_and_why() -> None:
     assert journal.lines(CHAIN)[0].run == ""
 
 
+def test_a_no_is_shown_as_one() -> None:
+    """Whoever reads the journal sees that nothing was promoted, or trained."""
+    journal.append(CHAIN, "verdict", {"challenger": "c1", "promoted": False, "summary": ""}, "may be chance")
+    assert str(journal.lines(CHAIN)[0]).endswith("challenger c1, promoted False: may be chance")
+
+
 def test_lines_are_read_from_either_end() -> None:
     """Of one kind or of all; also where a line is longer than what is read at once."""
     assert (journal.lines(CHAIN), journal.last(CHAIN), journal.newest(CHAIN, 3)) == ((), None, [])
