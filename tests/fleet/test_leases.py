@@ -36,7 +36,8 @@ with leases.hold("train-tiny", tell, sys.argv[2]):
         with leases.fenced():
             (here / "written").touch()
     except Exception as error:
-        (here / "refused").write_text(f"{type(error).__name__}: {error}")
+        (here / "told").write_text(f"{type(error).__name__}: {error}")
+        (here / "told").rename(here / "refused")  # whole, when somebody waits for it
 """
 
 Start = Callable[[str], "Machine"]
