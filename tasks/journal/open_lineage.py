@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from openlineage.client import OpenLineageClient
     from openlineage.client.event_v2 import InputDataset, OutputDataset, RunEvent
 
-PRODUCER = "https://pypi.org/project/openlineage-python/"
+PRODUCER = "urn:evergreen:journal"
+"""OpenLineage asks each event for a URI of what made it."""
+
 SWITCHES = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
 """A variable whose name begins so says where events go."""
 

@@ -18,6 +18,7 @@ TRACKED = subprocess.run(LISTED_FILES, cwd=REPOSITORY, capture_output=True, text
     "pattern",
     [
         r"https?://[^\s\"'/]*/(simple|pypi|artifactory|nexus)\b",
+        r"\b(pypi|pythonhosted|npmjs|anaconda|conda|pytorch)\.(org|com|io)\b|\b(docker|ghcr|quay|gcr)\.io\b",
         r"--(extra-)?index-url|--find-links|--trusted-host",
         r"(?<![\w./$}~])/(home|root|Users|work)/[a-z]",
     ],
