@@ -71,7 +71,8 @@ def read(setting: str, *schemes: str) -> Address:
     """
     text = os.environ[setting]
     scheme, _, rest = text.partition("://")
-    base = scheme.partition("+")[0].replace("postgres", "postgresql").replace("postgresqlql", "postgresql")
+    base = scheme.partition("+")[0]
+    base = "postgresql" if base == "postgres" else base  # PostgreSQL's own clients take both
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     credentials, _, places = authority.rpartition("@")
     try:

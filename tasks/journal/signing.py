@@ -67,7 +67,9 @@ def public() -> str:
     Raises:
         JournalDamaged: it is not there, or no public key.
     """
-    path = paths.journal_public_key()
+    path, own = paths.journal_public_key(), key_path()
+    if not path.exists() and own.exists():  # a kill came in between, or somebody removed it
+        _write_public(_private_from(own, files.state_of(own)))
     try:
         return _public_from(path, files.state_of(path))
     except FileNotFoundError:
@@ -103,8 +105,6 @@ def _private() -> Ed25519PrivateKey:
     if not place.exists():
         _make(place)
     key = _private_from(place, files.state_of(place))
-    if not paths.journal_public_key().exists():  # a kill came in between
-        _write_public(key)
     if key.public_key().public_bytes_raw().hex() != public():
         raise JournalDamaged(
             f"the key in {place} is not the one that this journal is signed with: nothing was written. Set {KEY} to "

@@ -1,6 +1,6 @@
 """Verdicts in the journal: written once each, and read without importing MLflow.
 
-The registry has a copy as the version's artifact, for people and for other machines (registry.record_verdict).
+The registry has a copy as the version's artifact, for people and for other machines (verdict_records.record).
 """
 
 from __future__ import annotations

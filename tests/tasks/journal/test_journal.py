@@ -58,6 +58,15 @@ def test_a_no_is_shown_as_one() -> None:
     assert str(journal.lines(CHAIN)[0]).endswith("challenger c1, promoted False: may be chance")
 
 
+def test_a_public_key_that_was_removed_is_made_of_the_private_one_again() -> None:
+    """Where that is there too; then nothing is lost, and the next act is written."""
+    write(1)
+    paths.journal_public_key().unlink()
+    write(1)
+    assert verification.verify(CHAIN) == []
+    assert len(journal.verified(CHAIN)) == 2
+
+
 def test_lines_are_read_from_either_end() -> None:
     """Of one kind or of all; also where a line is longer than what is read at once."""
     assert (journal.lines(CHAIN), journal.last(CHAIN), journal.newest(CHAIN, 3)) == ((), None, [])

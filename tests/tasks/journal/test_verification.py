@@ -160,12 +160,13 @@ def test_what_is_no_pinned_head_is_a_mistake(tmp_path: Path) -> None:
     pinned.write_text(json.dumps({**head, "number": 3}))
     with pytest.raises(Mistake, match="holds a head that was changed: its signature is not right"):
         verification.read_pinned(pinned)
-    public = paths.journal_public_key()
-    kept = public.read_bytes()
-    public.unlink()
+    kept = {path: path.read_bytes() for path in (paths.journal_public_key(), paths.journal_key())}
+    for path in kept:
+        path.unlink()
     with pytest.raises(JournalDamaged, match=r"public\.pem is not there: without it no line can be verified"):
         verification.verify(CHAIN)
-    public.write_bytes(kept)
+    for path, content in kept.items():
+        path.write_bytes(content)
 
 
 def test_lines_are_shown_by_kind_and_time(capsys: pytest.CaptureFixture[str]) -> None:
