@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,8 +49,8 @@ def local_services() -> list[LocalService]:
     Raises:
         Mistake: one is chosen that does not exist, or an address cannot be read.
     """
-    every, chosen = _every_service(), re.split(r"[,\s]+", os.environ.get(CHOSEN, "").strip())
-    if chosen == [""]:
+    every, chosen = _every_service(), _chosen()
+    if not chosen:
         elsewhere = {"prefect", "background"} if _has_other_api() else set[str]()
         elsewhere |= {"mlflow"} if _store().startswith("http") else set()
         return [service for service in every if service.name not in elsewhere]
@@ -62,6 +61,11 @@ def local_services() -> list[LocalService]:
             raise Mistake(f"{name!r} is no service{did_you_mean(name, names)}: {', '.join(names)}{more}")
     wanted = {*chosen, "forkserver"} if "worker" in chosen else set(chosen)
     return [service for service in every if service.name in wanted]
+
+
+def _chosen() -> list[str]:
+    """The services that are named for this machine; none, where it is to have all that no other one has."""
+    return os.environ.get(CHOSEN, "").replace(",", " ").split()
 
 
 def _has_other_api() -> bool:
@@ -83,7 +87,7 @@ def _every_service() -> list[LocalService]:
     ports = "PREFECT_SERVER_API_PORT", "MLFLOW_PORT", "EVERGREEN_PORT"
     prefect, mlflow, router = (f"http://127.0.0.1:{os.environ[port]}" for port in ports)
     python = [sys.executable, "-m"]
-    has_router = "router" in re.split(r"[,\s]+", os.environ.get(CHOSEN) or "router")
+    has_router = "router" in (_chosen() or ["router"])
     server = [*python, "deployments.orchestration.prefect_server"]
     background = LocalService(
         "background",
